@@ -1,0 +1,174 @@
+"""Writing a prepared dataset, image by image, so that one far larger than memory can be made.
+
+A folder with ``dataset.json`` (format, name, classes, splits, source, licence, fingerprint) and per split s:
+``s.labels.npy`` int64 (n,) and ``s.pixels.npy`` uint8, which is (n, H, W, 3) when all images have one size; otherwise
+it is (total,), the images one after the other, and ``s.shapes.npy`` int32 (n, 2) holds their heights and widths.
+The fingerprint is the SHA-256 over the lines "<file> <sha256 of its data>" of these arrays, sorted by file.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from vit_plasticity.cli import InputError
+from vit_plasticity.datasets import FORMAT, SPLITS
+
+_HEADER_BYTES = 128  # room for the header, which states the number of images and is therefore written last
+
+
+@contextmanager
+def create(folder, name, *, source, licence):
+    """A Writer for a new dataset, which appears at `folder` as a whole when the block ends well, else not at all.
+
+    An older dataset there is replaced; any other non-empty folder or file there raises InputError and is left alone.
+    """
+    folder = Path(folder)
+    check_target(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        writer = Writer(temporary)
+        yield writer
+        writer.finish(name, source, licence)
+        land(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_target(folder, ours=("dataset.json",)):
+    """Raise InputError if `folder` holds anything but what we wrote earlier (a folder with one of the files `ours`)."""
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir() or (any(folder.iterdir()) and not any((folder / name).is_file() for name in ours)):
+        raise InputError(
+            f"--output {folder} exists and was not written by this stage; remove it, or name another folder"
+        )
+
+
+def land(temporary, folder):
+    """Move a finished temporary folder onto `folder`, replacing what is there; flushed to disk first."""
+    for path in [*temporary.iterdir(), temporary]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    temporary.chmod(0o755)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        folder.replace(old)
+        temporary.replace(folder)
+        shutil.rmtree(old)
+    else:
+        temporary.replace(folder)
+
+
+@contextmanager
+def lock(path, waiting_for):
+    """Hold the lock file `path`; yields the seconds waited. Says so on stderr when another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    started = time.monotonic()
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"waiting for another process that {waiting_for}", file=os.sys.stderr, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield time.monotonic() - started
+
+
+class Writer:
+    """Adds images to the splits of a dataset that is being written into `folder`."""
+
+    def __init__(self, folder):
+        self._folder = folder
+        self._splits = {}
+        self.classes = []
+
+    def add(self, split, image, label):
+        """Append one image, uint8 (H, W, 3), with the index of its class."""
+        self.extend(split, image[None], [label])
+
+    def extend(self, split, images, labels):
+        """Append n images of one size, uint8 (n, H, W, 3), with the indices of their classes, (n,)."""
+        if split not in self._splits:
+            self._splits[split] = _SplitWriter(self._folder, split)
+        self._splits[split].extend(images, labels)
+
+    def finish(self, name, source, licence):
+        """Write what is known only now: headers, labels, shapes, and ``dataset.json``."""
+        digests, sizes = {}, {}
+        for split in sorted(self._splits, key=SPLITS.index):
+            sizes[split] = len(self._splits[split].labels)
+            digests |= self._splits[split].finish(len(self.classes))
+        lines = "".join(f"{file} {digests[file]}\n" for file in sorted(digests))
+        about = {
+            "format": FORMAT,
+            "name": name,
+            "classes": list(self.classes),
+            "splits": sizes,
+            "source": source,
+            "licence": licence,
+            "fingerprint": hashlib.sha256(lines.encode()).hexdigest(),
+        }
+        (self._folder / "dataset.json").write_text(
+            json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+
+
+class _SplitWriter:
+    def __init__(self, folder, name):
+        self._folder, self._name = folder, name
+        self.labels, self._shapes = [], []
+        self._digest = hashlib.sha256()
+        self._file = (folder / f"{name}.pixels.npy").open("wb")
+        self._file.write(bytes(_HEADER_BYTES))
+
+    def extend(self, images, labels):
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(labels):
+            raise ValueError(
+                f"expected uint8 images (n, H, W, 3) and n labels, got {images.dtype} {images.shape}, {len(labels)}"
+            )
+        data = np.ascontiguousarray(images).data
+        self._file.write(data)
+        self._digest.update(data)
+        self.labels.extend(int(label) for label in labels)
+        self._shapes.extend([images.shape[1:3]] * len(images))
+
+    def finish(self, n_classes):
+        labels, shapes = np.array(self.labels, np.int64), np.array(self._shapes, np.int32)
+        if not 0 <= labels.min() <= labels.max() < n_classes:
+            raise ValueError(f"{self._name}: labels from {labels.min()} to {labels.max()} with {n_classes} classes")
+        uniform = (shapes == shapes[0]).all()
+        total = int(shapes.prod(axis=1, dtype=np.int64).sum() * 3)
+        self._write_header((len(shapes), *map(int, shapes[0]), 3) if uniform else (total,))
+        digests = {f"{self._name}.pixels.npy": self._digest.hexdigest()}
+        arrays = {"labels": labels} if uniform else {"labels": labels, "shapes": shapes}
+        for kind, array in arrays.items():
+            np.save(self._folder / f"{self._name}.{kind}.npy", array, allow_pickle=False)
+            digests[f"{self._name}.{kind}.npy"] = hashlib.sha256(array.data).hexdigest()
+        return digests
+
+    def _write_header(self, shape):
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        text = header.getvalue()
+        # The padding that fills the room is part of the header, and its length stands in bytes 8 and 9.
+        text = (
+            text[:8]
+            + (_HEADER_BYTES - 10).to_bytes(2, "little")
+            + text[10:].rstrip(b" \n").ljust(_HEADER_BYTES - 11)
+            + b"\n"
+        )
+        self._file.seek(0)
+        self._file.write(text)
+        self._file.close()

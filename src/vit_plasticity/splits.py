@@ -1,0 +1,40 @@
+"""Fixed splits: which images of a dataset are held out, by a rule that every machine and version computes alike."""
+
+import numpy as np
+
+TEST_FRACTION = VAL_FRACTION = 0.2
+
+
+def split_labels(labels, given=("train",)):
+    """Assign the images of a train split to splits: (n,) names, "train", "val" or "test".
+
+    labels: (n,) class indices; given: the splits that the dataset has. The test images, 20 % of each class, are drawn
+    first, then 20 % of what is left for val; a split that the dataset has already is not drawn again.
+    Raises ValueError if a class is too small to have an image in each split.
+    """
+    labels = np.asarray(labels)
+    names = np.full(len(labels), "train", dtype="<U5")
+    for split, fraction in (("test", TEST_FRACTION), ("val", VAL_FRACTION)):
+        if split not in given:
+            rest = np.flatnonzero(names == "train")
+            names[rest[held_out(labels[rest], fraction)]] = split
+    return names
+
+
+def held_out(labels, fraction, seed=0):
+    """Which images to hold out, (n,) bool: of each class the given fraction, rounded, at least one and never all.
+
+    labels: (n,) class indices. The draw depends on nothing but the labels' order, the fraction and the seed: it sorts
+    the raw output of PCG64, which NumPy keeps stable (unlike that of `Generator.permutation`).
+    Raises ValueError for a class of one image.
+    """
+    labels = np.asarray(labels)
+    chosen = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        if len(members) < 2:
+            raise ValueError(f"class {label} has {len(members)} image, too few to be split")
+        count = min(max(1, round(fraction * len(members))), len(members) - 1)
+        order = np.argsort(np.random.PCG64([seed, int(label)]).random_raw(len(members)), kind="stable")
+        chosen[members[order[:count]]] = True
+    return chosen
