@@ -1,0 +1,168 @@
+"""Batches of images: random crops for training, as a pure function of (dataset, seed, step), and centre crops for evaluation.
+
+Dimensions: n images, B batch, S the model's image size in pixels; stored images are uint8 (height, width, 3).
+"""
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+_ORDER, _CROPS = 0, 1  # independent random streams of one key
+
+
+class TrainingBatches:
+    """Normalised training batches: RandomResizedCrop and horizontal flip, after torchvision's definition of both.
+
+    `self(t)` is a pure function of (dataset, seed, t): the order of the images, their crops and their flips come from a
+    counter-based generator, so that a resumed run sees exactly the batches of one that was never interrupted.
+    """
+
+    RATIO = (3 / 4, 4 / 3)
+    TRIES = 10
+
+    def __init__(self, split, key, preprocessing, *, batch_size, crop_scale, flip, device="cpu", threads=1):
+        """split: images and labels; key: bytes naming (dataset, seed); crop_scale: (least, most) share of the area kept."""
+        self.images, self.labels = split.images, torch.as_tensor(np.asarray(split.labels))
+        self.preprocessing = preprocessing
+        self.batch_size, self.crop_scale, self.flip, self.device = batch_size, crop_scale, flip, torch.device(device)
+        self.key = np.frombuffer(hashlib.sha256(key).digest()[:16], dtype=np.uint64)
+        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
+        self._epoch = (-1, None)
+
+    def __call__(self, step):
+        """The batch of step `step` (from 0): images (B, 3, S, S) float32 normalised, labels (B,) int64, on the device."""
+        index = self.indices(step)
+        shapes = image_shapes(self.images, index)
+        boxes, flips = self.crops(step, shapes)
+        if self.images.uniform is not None:
+            pixels = torch.from_numpy(self.images.uniform[index]).to(self.device, non_blocking=True)
+            cropped = crop_uniform(pixels, boxes, flips, self.preprocessing)
+        else:
+            cropped = self._crop_ragged(index, boxes, flips).to(self.device, non_blocking=True)
+        return normalise(cropped, self.preprocessing), self.labels[index].to(self.device, non_blocking=True)
+
+    def indices(self, step):
+        """Which images are in the batch (B,): epochs are shuffled one after the other, and a batch may span two."""
+        first, n = step * self.batch_size, len(self.labels)
+        positions = np.arange(first, first + self.batch_size)
+        epochs = np.unique(positions // n)
+        return np.concatenate([self._permutation(epoch)[positions[positions // n == epoch] % n] for epoch in epochs])
+
+    def crops(self, step, shapes):
+        """Crop boxes (B, 4) as top, left, height, width in pixels, and flips (B,), for images of `shapes` (B, 2)."""
+        random = self._generator(_CROPS, step)
+        size = (len(shapes), self.TRIES)
+        heights, widths = shapes[:, :1].astype(float), shapes[:, 1:].astype(float)
+        area = heights * widths * random.uniform(*self.crop_scale, size)
+        ratio = np.exp(random.uniform(*np.log(self.RATIO), size))
+        h, w = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
+        fits = (h > 0) & (h <= heights) & (w > 0) & (w <= widths)
+        chosen = np.arange(len(shapes)), fits.argmax(axis=1)  # the first try that fits
+        top, left = random.uniform(size=(2, len(shapes)))
+        flips = random.uniform(size=len(shapes)) < (0.5 if self.flip else 0.0)
+        # An image in which no try fits keeps its largest central part of an allowed ratio.
+        h = np.where(fits.any(axis=1), h[chosen], np.minimum(heights[:, 0], np.rint(widths[:, 0] / self.RATIO[0])))
+        w = np.where(fits.any(axis=1), w[chosen], np.minimum(widths[:, 0], np.rint(heights[:, 0] * self.RATIO[1])))
+        top = np.where(fits.any(axis=1), np.floor(top * (heights[:, 0] - h + 1)), (heights[:, 0] - h) // 2)
+        left = np.where(fits.any(axis=1), np.floor(left * (widths[:, 0] - w + 1)), (widths[:, 0] - w) // 2)
+        return np.stack([top, left, h, w], axis=1).astype(np.int64), flips
+
+    def _crop_ragged(self, index, boxes, flips):
+        """Crops of images of different shapes, one by one: (B, 3, S, S) uint8."""
+
+        def one(i, box, flip):
+            top, left, height, width = box
+            crop = self.images[i][None, top : top + height, left : left + width]
+            resized = _resize(crop, (self.preprocessing.size,) * 2, self.preprocessing.interpolation)
+            return resized.flip(-1) if flip else resized
+
+        mapped = self.pool.map if self.pool else map
+        return torch.cat(list(mapped(one, index, boxes, flips)))
+
+    def _permutation(self, epoch):
+        if self._epoch[0] != epoch:
+            self._epoch = epoch, self._generator(_ORDER, epoch).permutation(len(self.labels))
+        return self._epoch[1]
+
+    def _generator(self, stream, counter):
+        return np.random.Generator(np.random.Philox(key=self.key, counter=[0, 0, stream, counter]))
+
+
+def image_shapes(images, indices):
+    """Heights and widths (B, 2) of some images, in pixels."""
+    if images.uniform is not None:
+        return np.broadcast_to(images.uniform.shape[1:3], (len(indices), 2))
+    return np.array([images[i].shape[:2] for i in indices])
+
+
+def crop_uniform(pixels, boxes, flips, preprocessing):
+    """Crop and resize images of one shape, each to its own box, as two matrix products an image.
+
+    pixels: (B, height, width, 3) uint8; boxes: (B, 4) top, left, height, width; flips: (B,) bool.
+    Returns (B, 3, S, S) float32 in [0, 255], as torch's antialiased interpolation of the same crops gives.
+    """
+    n, height, width, _ = pixels.shape
+    boxes = torch.as_tensor(boxes, device=pixels.device)
+    flips = torch.as_tensor(flips, device=pixels.device)
+    rows = _resize_matrices(boxes[:, 0], boxes[:, 2], height, preprocessing)  # (B, S, height)
+    columns = _resize_matrices(boxes[:, 1], boxes[:, 3], width, preprocessing)  # (B, S, width)
+    columns = torch.where(flips[:, None, None], columns.flip(1), columns)
+    planes = pixels.permute(0, 1, 3, 2).float().reshape(n, height, 3 * width)
+    half = torch.bmm(rows, planes).view(n, preprocessing.size * 3, width)
+    out = torch.bmm(half, columns.mT).view(n, preprocessing.size, 3, preprocessing.size).transpose(1, 2)
+    return out.clamp_(0, 255) if preprocessing.interpolation == "bicubic" else out
+
+
+def _resize_matrices(starts, lengths, full, preprocessing):
+    """Rows of weights that resize [start, start + length) of an axis of `full` pixels to S pixels: (B, S, full).
+
+    Triangle (bilinear) or Keys (bicubic, a = -1/2) filter, widened by the scale when shrinking.
+    """
+    size = preprocessing.size
+    scale = (lengths / size)[:, None, None]  # pixels in per pixel out
+    centres = starts[:, None, None] + scale * (torch.arange(size, device=starts.device)[:, None] + 0.5)
+    pixels = torch.arange(full, device=starts.device)
+    t = ((pixels + 0.5 - centres) / scale.clamp_min(1)).abs_()  # (B, S, full)
+    if preprocessing.interpolation == "bilinear":
+        weights = (1 - t).clamp_min_(0)
+    else:
+        near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+        weights = torch.where(t < 1, near, torch.where(t < 2, far, 0))
+    inside = (pixels >= starts[:, None]) & (pixels < (starts + lengths)[:, None])  # (B, full)
+    weights = weights * inside[:, None]
+    return (weights / weights.sum(dim=2, keepdim=True)).float()
+
+
+def evaluation_pixels(images, preprocessing, indices=None):
+    """Images as evaluation sees them, before normalisation: shorter side resized, centre cropped; (n, 3, S, S) uint8."""
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    size, short = preprocessing.size, int(preprocessing.size / preprocessing.crop_share)
+    out = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+    step = 64 if images.uniform is not None else 1
+    for start in range(0, len(indices), step):
+        some = indices[start : start + step]
+        stack = images.uniform[some] if images.uniform is not None else images[some[0]][None]
+        height, width = stack.shape[1:3]
+        scaled = [max(short, int(short * side / min(height, width))) for side in (height, width)]
+        resized = _resize(stack, scaled, preprocessing.interpolation)
+        top, left = (round((side - size) / 2) for side in scaled)
+        out[start : start + step] = resized[..., top : top + size, left : left + size]
+    return out
+
+
+def normalise(pixels, preprocessing):
+    """Pixels in [0, 255] (B, 3, S, S) → float32 with the model's channel means and standard deviations."""
+    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
+    return torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
+
+
+def _resize(images, size, interpolation):
+    """Images of one shape (n, height, width, 3) uint8 → (n, 3, *size) uint8, antialiased."""
+    tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+    if tensor.shape[2:] == torch.Size(size):
+        return tensor
+    return functional.interpolate(tensor, size=size, mode=interpolation, antialias=True)

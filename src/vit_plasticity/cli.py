@@ -1,0 +1,142 @@
+"""What the command lines of all stages share: errors without tracebacks, typed parameters, atomic outputs."""
+
+import argparse
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class InputError(Exception):
+    """Input that cannot be used. The message says what was got, what is allowed, and what to do next."""
+
+
+def parser(stage, description):
+    """An argument parser for one stage; `description` is the stage's docstring, whose first line becomes its summary."""
+    return argparse.ArgumentParser(
+        prog=f"python -m vit_plasticity.{stage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_table_arguments(parser, what):
+    """Add what every stage that writes one table takes: --params, --study, --rev and --output."""
+    parser.add_argument("--params", default="{}", metavar="JSON", help="the stage's settings as one JSON object; what is left out keeps its default")
+    parser.add_argument("--study", default="default", help="name of the study, recorded in the table (default: %(default)s)")
+    parser.add_argument("--rev", type=int, default=1, help="revision of the stage's numbers, recorded in the table (default: %(default)s)")
+    parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}")
+
+
+def add_compute_arguments(parser):
+    """Add what every stage that computes with torch takes: --device and --threads."""
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: the first GPU, or the CPU)")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+
+
+def run(main, argv=None):
+    """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk, say).
+
+    Any other exception is a defect and keeps its traceback.
+    """
+    stage = getattr(sys.modules[main.__module__].__spec__, "name", main.__module__)
+    try:
+        return main(argv) or 0
+    except InputError as error:
+        print(f"{stage}: error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f" at {error.filename}" if error.filename else ""
+        print(
+            f"{stage}: error: {error.strerror}{where}. Nothing was left half-written; "
+            "make room or mend the permission, and run the same command again.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def params(cls, text):
+    """The dataclass `cls` from a JSON object; what the object leaves out keeps the default of the class.
+
+    Raises InputError for text that is not a JSON object, an unknown key, or a value of another type than the default.
+    """
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--params is not JSON ({error}): {text!r}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"--params must be a JSON object, got {text!r}")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key, value in given.items():
+        if key not in fields:
+            raise InputError(f"--params: unknown key {key!r}; choose from {', '.join(fields)}")
+        default = getattr(cls(), key)
+        if isinstance(default, tuple) and isinstance(value, list):
+            given[key] = tuple(value)
+        elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+            given[key] = float(value)
+        elif default is not None and value is not None and type(value) is not type(default):
+            raise InputError(f"--params: {key} must be of type {type(default).__name__}, got {value!r}")
+    return cls(**given)
+
+
+@contextmanager
+def atomic(path):
+    """A temporary path beside `path`, renamed onto it when the block ends well, and removed when it does not.
+
+    The data is flushed to disk before the rename, so that a crash leaves the old file, the new file, or none.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path):
+    """A temporary folder beside `path`, which takes its place when the block ends well, and is removed when it does not.
+
+    An older folder at `path` is replaced as a whole.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield temporary
+        for entry in [*temporary.rglob("*"), temporary]:
+            descriptor = os.open(entry, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+        temporary.chmod(0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            path.replace(old)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

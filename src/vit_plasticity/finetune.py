@@ -1,0 +1,348 @@
+"""Fine-tune one component of a model on a dataset: a cell, which trains one run per learning rate.
+
+As in arXiv 2602.06883: SGD with momentum (or AdamW), cosine schedule with warm-up, gradients clipped, random crops and flips. The
+validation split picks the step and the learning rate; the test split is read once a run, at its best step.
+
+A cell that is killed and started again goes on from its last checkpoint and ends with the numbers, to the bit, of one
+that was never killed (on one device). A run whose loss stops being finite ends as "diverged", which is an outcome.
+"""
+
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from vit_plasticity import batches, checkpoints, cli, components, datasets, models, tables, training
+from vit_plasticity.cli import InputError
+
+OUTPUTS = ("runs.parquet", "history.parquet", "trained.safetensors")
+STEP_COLUMNS = ("loss", "gradient_norm", "step_lr")
+EVALUATION_COLUMNS = ("val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True)
+class FinetuneParams:
+    """Settings of a cell; workflow/config.schema.yaml says what each means."""
+
+    lrs: tuple = (1e-3, 3e-3, 1e-2, 3e-2)
+    steps: int = 10000
+    evaluation_period: int = 500
+    batch_size: int = 512
+    accumulation: int = 1
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    warmup_steps: int = 2000
+    clip_norm: float = 1.0
+    crop_scale: tuple = (0.08, 1.0)
+    flip: bool = True
+    precision: str = "fp32"
+    recompute: bool = False
+
+
+class Interrupted(Exception):
+    """The process was asked to stop, and its work is safe in a checkpoint."""
+
+
+class Run:
+    """One run: the model at the learning rate `lr`, its optimizer, and all that it has seen so far.
+
+    `tensors` and `state` are the whole of it: what a checkpoint holds, and what `restore` needs.
+    """
+
+    def __init__(self, model, pristine, params, lr):
+        self.trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        with torch.no_grad():
+            for name, tensor in pristine.items():
+                self.trained[name].copy_(tensor)
+        self.optimizer = training.make_optimizer(
+            self.trained.values(), params.optimizer, lr, momentum=params.momentum, weight_decay=params.weight_decay
+        )
+        self.lr, self.step, self.duration_s = lr, 0, 0.0
+        self.best_step, self.best_accuracy, self.best = 0, -1.0, {}
+        self.steps = {c: np.full(params.steps, np.nan) for c in STEP_COLUMNS}
+        self.evaluations = {c: np.full(params.steps, np.nan) for c in EVALUATION_COLUMNS}
+
+    def keep_best(self, accuracy):
+        """Remember the trained tensors if `accuracy` is above that of every evaluation before."""
+        if accuracy > self.best_accuracy:
+            self.best_step, self.best_accuracy = self.step, accuracy
+            self.best = {name: p.detach().clone() for name, p in self.trained.items()}
+
+    def tensors(self):
+        groups = {
+            "trained": self.trained,
+            "best": self.best,
+            "history": {c: torch.from_numpy(v[: self.step]) for c, v in (self.steps | self.evaluations).items()},
+        }
+        flat = {f"{group}/{name}": t for group, named in groups.items() for name, t in named.items()}
+        for name, parameter in self.trained.items():
+            for slot, value in self.optimizer.state[parameter].items():
+                if torch.is_tensor(value):
+                    flat[f"optimizer/{slot}/{name}"] = value
+        return flat
+
+    def state(self):
+        return {
+            "step": self.step,
+            "best_step": self.best_step,
+            "best_accuracy": self.best_accuracy,
+            "duration_s": self.duration_s,
+        }
+
+    def restore(self, tensors, state):
+        """Take the place of the run that `tensors()` and `state()` came from."""
+        for name, value in state.items():
+            setattr(self, name, value)
+        for path, tensor in tensors.items():
+            group, _, name = path.partition("/")
+            if group == "trained":
+                with torch.no_grad():
+                    self.trained[name].copy_(tensor)
+            elif group == "best":
+                self.best[name] = tensor.to(self.trained[name].device)
+            elif group == "history":
+                (self.steps | self.evaluations)[name][: self.step] = tensor.numpy()
+            else:
+                slot, _, name = name.partition("/")
+                parameter = self.trained[name]
+                # AdamW counts its steps on the CPU unless it is fused.
+                where = "cpu" if slot == "step" and not parameter.is_cuda else parameter.device
+                self.optimizer.state[parameter][slot] = tensor.to(where)
+
+    def history(self, steps):
+        """The history as columns: one row for each of the first `steps` steps (step counts from 1)."""
+        columns = {"lr": np.full(steps, self.lr), "step": np.arange(1, steps + 1)}
+        return columns | {c: v[:steps] for c, v in (self.steps | self.evaluations).items()}
+
+
+def train(run, model, batch_of, evaluate_val, params, between_steps):
+    """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
+
+    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run, evaluated) is called after
+    every step and may raise `Interrupted`.
+    """
+    pending = []  # losses and norms that are still on the device
+    started = time.perf_counter() - run.duration_s
+    while run.step < params.steps:
+        lr = training.learning_rate(run.step, params.steps, params.warmup_steps, run.lr)
+        images, labels = batch_of(run.step)
+        pending.append(
+            training.step(
+                model, run.optimizer, images, labels, lr=lr, clip_norm=params.clip_norm,
+                accumulation=params.accumulation, precision=params.precision, recompute=params.recompute,
+            )
+        )  # fmt: skip
+        run.steps["step_lr"][run.step] = lr
+        run.step += 1
+        evaluated = run.step % params.evaluation_period == 0 or run.step == params.steps
+        if evaluated or len(pending) == 25:
+            finite = _record(run, pending)
+            if finite < run.step:
+                run.duration_s = time.perf_counter() - started
+                return finite
+        if evaluated:
+            loss, accuracy = evaluate_val()
+            run.evaluations["val_loss"][run.step - 1], run.evaluations["val_accuracy"][run.step - 1] = loss, accuracy
+            run.keep_best(accuracy)
+        run.duration_s = time.perf_counter() - started
+        if not pending:
+            between_steps(run, evaluated)
+    return run.step
+
+
+def _record(run, pending):
+    """Move pending losses and norms into the history; return the number of steps before the first that is not finite."""
+    first = run.step - len(pending)
+    values = torch.stack([torch.stack(pair) for pair in pending]).double().cpu().numpy()  # (steps, 2)
+    pending.clear()
+    run.steps["loss"][first : run.step], run.steps["gradient_norm"][first : run.step] = values.T
+    broken = ~np.isfinite(values).all(axis=1)
+    return first + int(broken.argmax()) if broken.any() else run.step
+
+
+class Keeper:
+    """Decides between steps when to write a checkpoint: at evaluations, not too often, and at once when asked to stop."""
+
+    def __init__(self, interval_s):
+        self.interval_s, self.last, self.signal = interval_s, time.monotonic(), None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
+
+    def _remember(self, number, frame):
+        self.signal = number
+
+    def __call__(self, run, checkpoint, evaluated):
+        due = evaluated and time.monotonic() - self.last >= self.interval_s
+        if due or self.signal:
+            checkpoint.save(run.tensors(), run.state())
+            self.last = time.monotonic()
+        if self.signal:
+            raise Interrupted(f"{signal.Signals(self.signal).name} at step {run.step} of lr {run.lr:g}")
+
+
+def finetune(model, dataset, component, seed, params, folder, key, keeper, device, threads=1):
+    """All runs of a cell: (rows of runs, history columns, tensors that the chosen run trained).
+
+    folder, key: the owned work folder and the key of the cell's specification. Runs that were finished before are read
+    from there; an unfinished one goes on from its checkpoint.
+    """
+    models.new_head(model, len(dataset.classes))
+    model.to(device)
+    models.train_only(model, component)
+    pristine = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
+    preprocessing = models.preprocessing(model)
+    batch_of = batches.TrainingBatches(
+        dataset.split("train"), f"{dataset.fingerprint} {seed}".encode(), preprocessing,
+        batch_size=params.batch_size, crop_scale=params.crop_scale, flip=params.flip, device=device, threads=threads,
+    )  # fmt: skip
+    evaluate = {name: _evaluator(model, dataset.split(name), preprocessing, params) for name in ("val", "test")}
+
+    rows, histories, best = [], [], (-1.0, {})
+    for index, lr in enumerate(params.lrs):
+        finished = checkpoints.Checkpoint(folder, f"finished-{index}", key)
+        if loaded := finished.load():
+            tensors, row = loaded
+        else:
+            row, tensors = _one_run(model, pristine, batch_of, evaluate, params, lr, folder, key, keeper, index)
+            finished.save(tensors, row)
+            checkpoints.Checkpoint(folder, f"run-{index}", key).remove()
+        rows.append(row)
+        histories.append({n.removeprefix("history/"): t.numpy() for n, t in tensors.items() if n.startswith("history/")})
+        accuracy = row["val_accuracy"] if row["outcome"] == "finished" else -1.0
+        if accuracy > best[0]:
+            best = accuracy, {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
+    for row in rows:
+        row["chosen"] = row["outcome"] == "finished" and row["val_accuracy"] == best[0]
+        best = (best[0] if not row["chosen"] else None, best[1])  # the first of equals alone is chosen
+    history = {c: np.concatenate([h[c] for h in histories]) for c in histories[0]}
+    return rows, history, best[1]
+
+
+def _one_run(model, pristine, batch_of, evaluate, params, lr, folder, key, keeper, index):
+    """Train one run, from its checkpoint where there is one: (row of runs, tensors "history/…" and "best/…")."""
+    checkpoint = checkpoints.Checkpoint(folder, f"run-{index}", key)
+    run = Run(model, pristine, params, lr)
+    if loaded := checkpoint.load():
+        run.restore(*loaded)
+        print(f"lr {lr:g}: going on from step {run.step}", flush=True)
+    device = next(model.parameters()).device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    finite = train(run, model, batch_of, evaluate["val"], params, lambda r, evaluated: keeper(r, checkpoint, evaluated))
+    diverged = finite < params.steps
+    if not diverged:
+        with torch.no_grad():
+            for name, tensor in run.best.items():
+                run.trained[name].copy_(tensor)
+    row = {
+        "lr": lr,
+        "outcome": "diverged" if diverged else "finished",
+        "steps": params.steps,
+        "steps_trained": finite,
+        "best_step": None if diverged else run.best_step,
+        "val_accuracy": None if diverged else run.best_accuracy,
+        "test_accuracy": None if diverged else evaluate["test"]()[1],
+        "duration_s": run.duration_s,
+        "peak_memory_mb": training.peak_memory_mb(device),
+    }
+    print(" ".join(f"{k}={row[k]}" for k in ("lr", "outcome", "best_step", "val_accuracy", "test_accuracy")), flush=True)
+    # A diverged run keeps the first step whose loss is not finite, so that its history shows what happened.
+    history = run.history(min(finite + diverged, params.steps))
+    tensors = {f"history/{c}": torch.from_numpy(np.ascontiguousarray(v)) for c, v in history.items()}
+    return row, tensors | ({} if diverged else {f"best/{n}": t.cpu() for n, t in run.best.items()})
+
+
+def _evaluator(model, split, preprocessing, params):
+    """A function () → (loss, accuracy) on a split, whose pixels are prepared at the first call and kept."""
+    cache = {}
+
+    def evaluate():
+        if not cache:
+            cache["pixels"] = batches.evaluation_pixels(split.images, preprocessing)
+            cache["labels"] = torch.as_tensor(np.asarray(split.labels))
+        return training.evaluate(model, cache["pixels"], cache["labels"], preprocessing, precision=params.precision)
+
+    return evaluate
+
+
+def check(dataset, params):
+    """Raise InputError for settings that cannot train, at the first line of a job rather than at its first step."""
+    n = len(dataset.split("train").labels)
+    if params.batch_size > n:
+        raise InputError(f"batch_size {params.batch_size} is more than the {n} training images of {dataset.name}; choose at most {n}")
+    if params.batch_size % params.accumulation:
+        raise InputError(f"accumulation {params.accumulation} does not divide batch_size {params.batch_size}")
+
+
+def main(argv=None):
+    parser = cli.parser("finetune", __doc__)
+    parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
+    parser.add_argument("--dataset", required=True, help="dataset folder")
+    parser.add_argument("--component", required=True, help="what trains: an id such as mha, or a sum such as mha+fc1")
+    parser.add_argument("--seed", required=True, type=int)
+    cli.add_table_arguments(parser, "runs.parquet; its folder also gets history.parquet and trained.safetensors")
+    cli.add_compute_arguments(parser)
+    parser.add_argument("--work", required=True, help="folder for checkpoints, shared by the cells of a study")
+    parser.add_argument("--checkpoint-interval-s", type=float, default=60, help="seconds between checkpoints (default: %(default)s)")
+    args = parser.parse_args(argv)
+    params = cli.params(FinetuneParams, args.params)
+    try:
+        components.parts(args.component)
+    except ValueError as error:
+        raise InputError(f"--component: {error}") from error
+    keeper = Keeper(args.checkpoint_interval_s)
+    device = models.use(args.device, args.threads)
+    dataset = datasets.open_dataset(args.dataset)
+    check(dataset, params)
+    key = {"model": Path(args.model).name, "dataset": dataset.name, "component": args.component, "seed": args.seed}
+    spec = key | {
+        "rev": args.rev,
+        "params": asdict(params),
+        "model": models.fingerprint(args.model),
+        "data": dataset.fingerprint,
+        "threads": args.threads,
+    }
+    spec_key = checkpoints.spec_key(spec)
+    output = Path(args.output)
+    with checkpoints.owned_folder(args.work, spec_key) as folder:
+        if _done(output, spec_key):
+            print(f"{output.parent} is complete: another process made it meanwhile; nothing to do")
+            return 0
+        model = models.load(args.model)
+        try:
+            rows, history, trained = finetune(
+                model, dataset, args.component, args.seed, params, folder, spec_key, keeper, device, args.threads
+            )
+        except Interrupted as error:
+            print(f"stopped by {error}; the checkpoint in {folder} is where it goes on", file=sys.stderr, flush=True)
+            raise SystemExit(128 + keeper.signal) from error
+        common = {
+            "n_parameters": sum(p.numel() for p in model.parameters()),
+            "n_trained": sum(p.numel() for p in model.parameters() if p.requires_grad),
+            **{f"n_{name}": len(dataset.split(name).labels) for name in ("train", "val", "test")},
+            "batch_size": params.batch_size,
+            "git_commit": tables.provenance()["git_commit"],
+            "device": models.describe(device),
+        }
+        about = {"study": args.study, "rev": args.rev, "key": key, "device": models.describe(device), "spec": spec_key}
+        tables.write(output.with_name("history.parquet"), history, stage="history", **about)
+        with cli.atomic(output.with_name("trained.safetensors")) as temporary:
+            safetensors.torch.save_file({n: t.contiguous() for n, t in trained.items()}, temporary)
+        tables.write(output, [row | common for row in rows], stage="finetune", **about)
+
+
+def _done(output, spec_key):
+    """Whether all files of the cell are there and made to this specification."""
+    if not all(output.with_name(name).exists() for name in OUTPUTS):
+        return False
+    return tables.about(output).get("spec") == spec_key
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

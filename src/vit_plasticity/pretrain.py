@@ -1,0 +1,90 @@
+"""Pre-train a small Vision Transformer from scratch on a prepared dataset, such as procedurally drawn fractals.
+
+For the embedded study, which must do without downloaded weights. The idea that a ViT learns transferable features from fractals
+is FractalDB's (Kataoka et al. 2020; Nakashima et al. 2021); the model here is far smaller than theirs.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import timm
+import torch
+
+from vit_plasticity import batches, cli, datasets, models, training
+from vit_plasticity.cli import InputError
+
+
+@dataclass(frozen=True)
+class PretrainParams:
+    """Architecture and training of the small model; workflow/config.schema.yaml says what each means."""
+
+    image_size: int = 32
+    patch_size: int = 8
+    embed_dim: int = 96
+    depth: int = 4
+    num_heads: int = 3
+    steps: int = 1000
+    batch_size: int = 128
+    lr: float = 1e-3
+    warmup_steps: int = 100
+    weight_decay: float = 0.05
+    crop_scale: tuple = (0.5, 1.0)
+    seed: int = 0
+
+
+def build(params, n_classes):
+    """A timm ViT with random weights (seeded), whose images are normalised to [-1, 1]."""
+    torch.manual_seed(params.seed)
+    try:
+        model = timm.create_model(
+            "vit_tiny_patch16_224", pretrained=False, num_classes=n_classes, img_size=params.image_size,
+            patch_size=params.patch_size, embed_dim=params.embed_dim, depth=params.depth, num_heads=params.num_heads,
+        )  # fmt: skip
+    except (AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(f"no model can be built from {params}: {error}") from error
+    half, size = (0.5, 0.5, 0.5), (3, params.image_size, params.image_size)
+    model.pretrained_cfg |= {"input_size": size, "mean": half, "std": half, "crop_pct": 1.0, "interpolation": "bilinear"}
+    return model
+
+
+def pretrain(dataset, params, device, threads=1, report=print):
+    """A model trained on the train split: (model, accuracy on the test split in [0, 1])."""
+    model = build(params, len(dataset.classes)).to(device)
+    preprocessing = models.preprocessing(model)
+    batch_of = batches.TrainingBatches(
+        dataset.split("train"), f"{dataset.fingerprint} {params.seed}".encode(), preprocessing,
+        batch_size=params.batch_size, crop_scale=params.crop_scale, flip=True, device=device, threads=threads,
+    )  # fmt: skip
+    optimizer = training.make_optimizer(model.parameters(), "adamw", params.lr, weight_decay=params.weight_decay)
+    model.train()
+    for step in range(params.steps):
+        lr = training.learning_rate(step, params.steps, params.warmup_steps, params.lr)
+        loss, _ = training.step(model, optimizer, *batch_of(step), lr=lr, clip_norm=1.0)
+        if (step + 1) % 100 == 0 or step + 1 == params.steps:
+            report(f"step {step + 1}/{params.steps} loss {loss:.3f}")
+    test = dataset.split("test")
+    pixels, labels = batches.evaluation_pixels(test.images, preprocessing), torch.as_tensor(np.asarray(test.labels))
+    return model.eval(), training.evaluate(model, pixels, labels, preprocessing)[1]
+
+
+def main(argv=None):
+    parser = cli.parser("pretrain", __doc__)
+    parser.add_argument("--dataset", required=True, help="dataset folder to train on")
+    parser.add_argument("--params", default="{}", metavar="JSON", help="settings as one JSON object; what is left out keeps its default")
+    parser.add_argument("--output", required=True, help="model folder to write (timm's local-directory format)")
+    cli.add_compute_arguments(parser)
+    args = parser.parse_args(argv)
+    params = cli.params(PretrainParams, args.params)
+    device = models.use(args.device, args.threads)
+    dataset = datasets.open_dataset(args.dataset)
+    model, accuracy = pretrain(dataset, params, device, args.threads)
+    print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
+    output = Path(args.output)
+    with cli.atomic_folder(output) as temporary:
+        models.save(model, temporary, {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy, **vars(params)})
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
