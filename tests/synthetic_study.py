@@ -1,0 +1,160 @@
+"""A made-up study on disk: the files that the stages write, of any size, with numbers that look like measurements.
+
+The numbers come from a fixed seed. Nothing is trained; what is plausible about them (attention moves most, LayerNorms
+least; a high plasticity helps a little; large learning rates diverge when asked to) is put in by hand.
+"""
+
+import math
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from vit_plasticity import tables
+from vit_plasticity.components import BLOCK_COMPONENTS, parts
+
+PLASTICITY = {"ln1": 0.35, "mha": 2.4, "ln2": 0.6, "fc1": 1.6, "fc2": 1.1}
+PARAMETERS = {"ln1": 1536, "mha": 263_000, "ln2": 1536, "fc1": 264_000, "fc2": 262_000, "embed": 22_000}
+DEMO = {
+    "models": ["vit_mini"],
+    "datasets": ["digits", "digits_c_gaussian_noise_5", "digits_c_gaussian_blur_5", "digits_c_contrast_5"],
+    "components": ["mha", "fc1", "fc2", "ln2", "ln1", "full"],
+    "seeds": [0, 1],
+}
+"""The shape of the default study."""
+
+
+def rng_of(*key):
+    return np.random.default_rng(zlib.crc32(repr(key).encode()))
+
+
+def write_study(
+    folder,
+    *,
+    models,
+    datasets,
+    components,
+    seeds,
+    lrs=(1e-3, 1e-2, 3e-2),
+    steps=100,
+    every=20,
+    blocks=4,
+    pairs=64,
+    plasticity_models=None,
+    evaluate_on=None,
+    diverges=lambda **key: False,
+    study="synthetic",
+    revs=1,
+):
+    """Write a whole study under `folder` and return the folder.
+
+    diverges: called with model, dataset, component, seed, lr; True makes that run diverge half-way.
+    evaluate_on: dataset → datasets that its cells are evaluated on.
+    """
+    folder = Path(folder)
+    about = {"study": study, "rev": revs}
+    measured = [c for c in components if c in BLOCK_COMPONENTS]
+    for model in plasticity_models or models:
+        for component in measured:
+            key = {"model": model, "component": component}
+            bound = PLASTICITY[component] * (40 if component == "mha" else 3) * (1 + 0.3 * np.arange(blocks) / blocks)
+            rows = {"block": np.arange(blocks), "bound": bound}
+            tables.write(folder / f"bounds/{model}/{component}.parquet", rows, stage="bounds", key=key, **about)
+            for dataset in datasets:
+                key = {"model": model, "dataset": dataset, "component": component}
+                path = folder / f"plasticity/{model}/{dataset}/{component}.parquet"
+                tables.write(path, rates(blocks, pairs, **key), stage="plasticity", key=key, **about)
+    for model in models:
+        for dataset in datasets:
+            key = {"model": model, "dataset": dataset}
+            rows = {
+                "accuracy": [base(dataset) - 0.15],
+                "n_train": [1400],
+                "n_test": [360],
+                "n_features": [64],
+                "duration_s": [0.4],
+            }
+            tables.write(folder / f"probe/{model}/{dataset}.parquet", rows, stage="probe", key=key, **about)
+            for component in components:
+                for seed in seeds:
+                    key = {"model": model, "dataset": dataset, "component": component, "seed": seed}
+                    cell = folder / f"finetune/{model}/{dataset}/{component}/seed={seed}"
+                    runs, history = train(key, lrs, steps, every, diverges)
+                    tables.write(cell / "runs.parquet", runs, stage="finetune", key=key, **about)
+                    tables.write(cell / "history.parquet", history, stage="history", key=key, **about)
+                    chosen = [
+                        (lr, a) for lr, a, c in zip(runs["lr"], runs["test_accuracy"], runs["chosen"], strict=True) if c
+                    ]
+                    if chosen and dataset in (evaluate_on or {}):
+                        (lr, accuracy), on = chosen[0], evaluate_on[dataset]
+                        rows = {
+                            "evaluated_on": on,
+                            "lr": [lr] * len(on),
+                            "accuracy": [accuracy - 0.2] * len(on),
+                            "n_test": [360] * len(on),
+                        }
+                        path = folder / f"robustness/{model}/{dataset}/{component}/seed={seed}.parquet"
+                        tables.write(path, rows, stage="evaluate", key=key, **about)
+    return folder
+
+
+def base(dataset):
+    """How easy a dataset is: the accuracy around which its components lie, 0.6 to 0.95."""
+    return 0.6 + 0.35 * rng_of("base", dataset).random()
+
+
+def rates(blocks, pairs, model, dataset, component):
+    """Rates of change, one row per block and pair."""
+    rng = rng_of(model, dataset, component)
+    depth = 1 + (0.6 if component == "mha" else 0.2) * np.sin(np.linspace(0, 3, blocks))
+    level = PLASTICITY[component] * (0.9 + 0.2 * rng_of("level", dataset).random())
+    values = (
+        level
+        * depth[:, None]
+        * np.exp(0.2 * rng.standard_normal(pairs))[None]
+        * np.exp(0.05 * rng.standard_normal((blocks, pairs)))
+    )
+    block, pair = np.indices(values.shape)
+    return {"block": block.ravel(), "pair": pair.ravel(), "rate": values.ravel()}
+
+
+def train(key, lrs, steps, every, diverges):
+    """Runs and history of one cell, as dicts of columns without the key."""
+    rng = rng_of(*key.values())
+    ids = parts(key["component"])
+    full = ids == ("full",)
+    total = sum(PARAMETERS.values())
+    trained = total if full else sum(PARAMETERS[i] for i in ids) + 700
+    gain = 0.05 if full else max(0.02 * math.log1p(PLASTICITY.get(i, 0.2)) for i in ids)
+    runs, history = [], []
+    for position, lr in enumerate(lrs):
+        diverged = diverges(lr=lr, **key)
+        fit = base(key["dataset"]) + gain - 0.03 * abs(position - len(lrs) / 2) + 0.006 * rng.standard_normal()
+        n = steps // 2 if diverged else steps
+        t = np.arange(1, n + 1)
+        loss = 0.3 + 2 * np.exp(-t / steps * 4 * (1 + gain * 10)) + 0.1 * rng.standard_normal(n)
+        norm = (1 + gain * 10) * np.exp(-t / steps) * np.exp(0.2 * rng.standard_normal(n))
+        if diverged:
+            loss[-1], norm[-1] = math.nan, math.inf
+        evaluated = (t % every == 0) & np.isfinite(loss)
+        accuracy = fit * (1 - 0.8 * np.exp(-t / steps * 5)) + 0.005 * rng.standard_normal(n)
+        val = float(accuracy[evaluated].max()) if evaluated.any() else math.nan
+        for i in range(n):
+            step_lr = lr * (0.5 + 0.5 * math.cos(math.pi * i / steps))
+            on = bool(evaluated[i])
+            history.append(
+                (lr, i + 1, loss[i], norm[i], step_lr, loss[i] + 0.05 if on else None, accuracy[i] if on else None)
+            )
+        runs.append({
+            "lr": lr, "outcome": "diverged" if diverged else "finished", "steps": steps, "steps_trained": n,
+            "best_step": None if diverged else steps, "val_accuracy": None if diverged else val,
+            "test_accuracy": None if diverged else val - 0.01 + 0.003 * rng.standard_normal(), "chosen": False,
+            "n_parameters": total, "n_trained": trained, "n_train": 1150, "n_val": 287, "n_test": 360, "batch_size": 64,
+            "duration_s": 2.0, "peak_memory_mb": 300.0, "git_commit": None, "device": "cpu",
+        })  # fmt: skip
+    finished = [run for run in runs if run["val_accuracy"] is not None]
+    if finished:
+        max(finished, key=lambda run: run["val_accuracy"])["chosen"] = True
+    names = ("lr", "step", "loss", "gradient_norm", "step_lr", "val_loss", "val_accuracy")
+    columns = dict(zip(names, map(list, zip(*history, strict=True)), strict=True))
+    return {name: [run[name] for run in runs] for name in runs[0]}, columns
