@@ -1,0 +1,283 @@
+"""A real SLURM on this machine: one node on loopback, two fake GPUs, a normal and a preemptible partition.
+
+It needs no systemd and no free standard port, keeps everything in one folder, and stops, by process id, all it started.
+The GPUs are character devices that every machine has: SLURM hands them out as it would hand out real ones, and sets
+``CUDA_VISIBLE_DEVICES``, but CUDA finds nothing behind them.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
+PROGRAMS = ("mungekey", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
+
+CONFIGURATION = """\
+ClusterName=test
+SlurmctldHost=localhost(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmdPort={node_port}
+CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
+SlurmUser={user}
+SlurmdUser={user}
+AuthInfo=socket={folder}/munge.socket
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.log
+SlurmdParameters=config_overrides
+ReturnToService=2
+MpiDefault=none
+
+# Nothing that needs cgroups or root; process groups, because linuxproc leaves orphans.
+ProctrackType=proctrack/pgid
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+
+# Jobs start at once, a request that no node can meet is refused at once, and finished jobs stay in the list.
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf_interval=1
+DefMemPerCPU=100
+EnforcePartLimits=ALL
+MinJobAge=86400
+KillWait={kill_wait_s}
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+
+GresTypes=gpu
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:fake:2 State=UNKNOWN
+PartitionName=normal Nodes=localhost Default=YES PriorityTier=10 MaxTime=7-0 State=UP
+PartitionName=preempt Nodes=localhost PriorityTier=1 GraceTime={grace_s} MaxTime=7-0 State=UP
+"""
+
+GPUS = """\
+AutoDetect=off
+Name=gpu Type=fake File=/dev/null,/dev/zero Flags=nvidia_gpu_env
+"""
+
+
+def missing_programs():
+    """The programs of SLURM and munge that this machine lacks."""
+    path = f"{os.environ['PATH']}:/usr/sbin"
+    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
+
+
+def install():
+    """Install SLURM and munge by apt-get, as root. Raises CalledProcessError, with apt's words on standard error."""
+    quiet = {"env": {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}, "stdout": subprocess.DEVNULL}
+    command = ["apt-get", "install", "--yes", "--no-install-recommends", *PACKAGES]
+    if subprocess.run(command, **quiet, stderr=subprocess.DEVNULL).returncode:
+        subprocess.run(["apt-get", "update"], **quiet, check=True)
+        subprocess.run(command, **quiet, check=True)
+
+
+class SlurmCluster:
+    """A running SLURM, as a context manager over an empty `folder`.
+
+    env: the environment in which sbatch, squeue and Snakemake find this cluster.
+    """
+
+    cpus = 8
+    memory_mb = 400_000
+    kill_wait_s = 8
+    grace_s = 15
+
+    def __init__(self, folder):
+        self.folder = Path(folder).resolve()
+        self.configuration = self.folder / "slurm.conf"
+        programs = [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
+        self.env |= {"SLURM_CONF": str(self.configuration), "PATH": ":".join(programs)}
+        self._daemons = []
+
+    def __enter__(self):
+        try:
+            self._configure()
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        if self.configuration.exists():
+            self._end_jobs()
+        for daemon in reversed(self._daemons):
+            daemon.terminate()
+            try:
+                daemon.wait(10)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+                daemon.wait()
+        for pid in self._pids(SLURM_CONF=str(self.configuration)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    # ── what the tests ask and do ──
+
+    def run(self, *command, check=True):
+        """Run a command in the environment of the cluster; its standard output, stripped."""
+        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        if check and done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
+        return done.stdout.strip()
+
+    def jobs(self, rule="", *states):
+        """The jobs of a rule, or all, by id, each as `scontrol show job` tells it; `states` narrows them."""
+        lines = self.run("scontrol", "-o", "show", "jobs").splitlines()
+        shown = (self._fields(line) for line in lines if line.startswith("JobId"))
+        return {
+            job["JobId"]: job
+            for job in shown
+            if job.get("Comment", "").startswith(f"rule_{rule}") and (not states or job["JobState"] in states)
+        }
+
+    def job(self, job_id):
+        """One job, as a dict of what `scontrol show job` tells of it."""
+        return self._fields(self.run("scontrol", "-o", "show", "job", job_id))
+
+    def submit(self, script, *options):
+        """Submit a shell command as a batch job; its id."""
+        return self.run("sbatch", "--parsable", "--output", str(self.folder / "%j.log"), *options, "--wrap", script)
+
+    def cancel(self, job_id):
+        """Cancel a job as its user would."""
+        self.run("scancel", job_id)
+
+    def end_time_now(self, job_id):
+        """Let the time limit of a running job be reached now."""
+        self.run("scontrol", "update", f"jobid={job_id}", "EndTime=now")
+
+    def start_now(self, job_id):
+        """Skip the two minutes that a requeued job is made to wait."""
+        self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
+
+    def drain(self):
+        """Let no further job start; those that run go on."""
+        self.run("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
+
+    def resume(self):
+        """Undo `drain`."""
+        self.run("scontrol", "update", "nodename=localhost", "state=resume")
+
+    def preempt(self, seconds=1):
+        """Ask for the whole node with the priority of the normal partition, for `seconds`; the id of the job."""
+        whole = ("--partition=normal", "--gpus=2", f"--cpus-per-task={self.cpus}", f"--mem={self.memory_mb}")
+        return self.submit(f"sleep {seconds}", *whole)
+
+    def pids(self, job_id, words=""):
+        """The processes of a job on the node whose command line holds `words`."""
+        found = self._pids(SLURM_CONF=str(self.configuration), SLURM_JOB_ID=job_id)
+        return [pid for pid in found if words in _command_line(pid)]
+
+    def environment(self, pid):
+        """The environment with which a process was started."""
+        return _environment(pid)
+
+    # ── how it is made ──
+
+    def _configure(self):
+        for name in ("state", "spool", "bin"):
+            (self.folder / name).mkdir(parents=True)
+        controller_port, node_port = _free_ports(2)
+        values = {
+            "folder": self.folder,
+            "user": self.run("id", "-un"),
+            "controller_port": controller_port,
+            "node_port": node_port,
+            "cpus": self.cpus,
+            "memory_mb": self.memory_mb,
+            "kill_wait_s": self.kill_wait_s,
+            "grace_s": self.grace_s,
+        }
+        self.configuration.write_text(CONFIGURATION.format(**values))
+        (self.folder / "gres.conf").write_text(GPUS)
+        # A job step is started without SLURM_CONF, and the inner srun would look for /etc/slurm.
+        srun = self.folder / "bin" / "srun"
+        real = shutil.which("srun", path=f"{os.environ['PATH']}:/usr/bin")
+        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.configuration} exec {real} "$@"\n')
+        srun.chmod(0o755)
+
+    def _start(self):
+        folder = self.folder
+        self.run("mungekey", "--create", "--keyfile", str(folder / "munge.key"))
+        names = {"key-file": "munge.key", "socket": "munge.socket", "pid-file": "munged.pid", "log-file": "munged.log"}
+        options = [f"--{option}={folder / name}" for option, name in (names | {"seed-file": "munged.seed"}).items()]
+        self._daemon("munged", "--foreground", "--force", *options)
+        self.wait_for((folder / "munge.socket").exists, "munged to open its socket")
+        self._daemon("slurmctld", "-D", "-i", "-f", str(self.configuration))
+        self._daemon("slurmd", "-D", "-f", str(self.configuration), "-N", "localhost")
+        self.wait_for(lambda: self.run("sinfo", "-h", "-o", "%T", check=False)[:4] == "idle", "the node to be idle")
+
+    def _daemon(self, *command):
+        # The kernel ends the daemon if this process dies without a word, and so nothing outlives a killed test run.
+        guarded = ["setpriv", "--pdeathsig", "TERM", *command]
+        with (self.folder / f"{command[0]}.out").open("w") as out:
+            self._daemons.append(subprocess.Popen(guarded, env=self.env, stdout=out, stderr=out, cwd=self.folder))
+
+    def _end_jobs(self):
+        user = self.run("id", "-un")
+        self.run("scancel", f"--user={user}", check=False)
+        ended = lambda: not self.run("squeue", "-h", check=False)  # noqa: E731
+        try:
+            self.wait_for(ended, "the jobs to end", seconds=2 * self.kill_wait_s)
+        except TimeoutError:
+            self.run("scancel", f"--user={user}", "--signal=KILL", check=False)
+
+    def wait_for(self, condition, what, seconds=30):
+        """The first true value of `condition()`; after `seconds`, TimeoutError with the ends of the daemons' logs."""
+        deadline = time.monotonic() + seconds
+        while not (value := condition()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {seconds} s for {what}\n{self._ends_of_logs()}")
+            time.sleep(0.05)
+        return value
+
+    def _ends_of_logs(self):
+        logs = [*self.folder.glob("*.out"), *self.folder.glob("*.log")]
+        return "\n".join(f"── {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs)
+
+    def _pids(self, **variables):
+        wanted = variables.items()
+        pids = [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and int(p.name) != os.getpid()]
+        return [pid for pid in pids if wanted <= _environment(pid).items()]
+
+    @staticmethod
+    def _fields(line):
+        return dict(re.findall(r"(\S+?)=(.*?)(?=\s+\S+?=|$)", line))
+
+
+def _environment(pid):
+    try:
+        text = Path(f"/proc/{pid}/environ").read_bytes().decode(errors="replace")
+    except OSError:
+        return {}
+    return dict(entry.split("=", 1) for entry in text.split("\0") if "=" in entry)
+
+
+def _command_line(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+    except OSError:
+        return ""
+
+
+def _free_ports(n):
+    sockets = [socket.socket() for _ in range(n)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
