@@ -1,0 +1,58 @@
+"""Draw a study's figures from its tables, each as PNG and PDF.
+
+Reads what `correlate` wrote and nothing else. A figure whose tables have no rows yet says so.
+"""
+
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from vit_plasticity import cli, schemas, tables, theme
+from vit_plasticity import figures_of_finetuning as finetuning
+from vit_plasticity import figures_of_plasticity as plasticity
+from vit_plasticity.figure_data import Study
+from vit_plasticity.figure_of_dynamics import dynamics
+
+FIGURES = {
+    "plasticity_by_component": plasticity.by_component,
+    "plasticity_by_depth": plasticity.by_depth,
+    "relative_gain": finetuning.relative_gain,
+    "plasticity_vs_accuracy": finetuning.against_plasticity,
+    "robustness": finetuning.robustness,
+    "dynamics": dynamics,
+    "bounds_vs_plasticity": plasticity.against_bounds,
+    "accuracy_vs_fraction": finetuning.against_fraction,
+}
+"""Name of the files → function (Study, styles of the components) → matplotlib figure."""
+
+
+def read(folder):
+    """The tables of a folder as a `Study`. Raises InputError for one that is missing or not written by `correlate`."""
+    frames = {}
+    for name in (field.name for field in fields(Study)):
+        path = Path(folder, f"{name}.parquet")
+        if not path.is_file():
+            raise cli.InputError(f"{path} is missing: write the tables with python -m vit_plasticity.correlate first")
+        if (stage := tables.about(path)["stage"]) != "correlate":
+            raise cli.InputError(f"{path} was written by stage {stage!r}; name a folder that correlate wrote")
+        frames[name] = schemas.conform(pq.read_table(path), name).to_pandas()
+    return Study(**frames)
+
+
+def main(argv=None):
+    parser = cli.parser("plots", __doc__)
+    parser.add_argument("--tables", required=True, type=Path, metavar="DIR", help="folder that correlate wrote")
+    parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the figures into")
+    args = parser.parse_args(argv)
+    study = read(args.tables)
+    theme.use()
+    styles = theme.styles(study.summary["component"].unique())
+    for name, draw in FIGURES.items():
+        theme.save(draw(study, styles), args.output, name)
+    print(f"{len(FIGURES)} figures in {args.output}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
