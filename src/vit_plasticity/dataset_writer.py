@@ -6,21 +6,16 @@ it is (total,), the images one after the other, and ``s.shapes.npy`` int32 (n, 2
 The fingerprint is the SHA-256 over the lines "<file> <sha256 of its data>" of these arrays, sorted by file.
 """
 
-import fcntl
 import hashlib
 import io
 import json
-import os
 import shutil
-import tempfile
-import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
-from vit_plasticity.cli import InputError
 from vit_plasticity.datasets import FORMAT, SPLITS
+from vit_plasticity.folders import new_folder
 
 _HEADER_BYTES = 128  # room for the header, which states the number of images and is therefore written last
 
@@ -29,70 +24,29 @@ _HEADER_BYTES = 128  # room for the header, which states the number of images an
 def create(folder, name, *, source, licence):
     """A Writer for a new dataset, which appears at `folder` as a whole when the block ends well, else not at all.
 
-    An older dataset there is replaced; any other non-empty folder or file there raises InputError and is left alone.
+    Yields None if another process made the dataset while this one waited for it. See `folders.new_folder`.
     """
-    folder = Path(folder)
-    check_target(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
+    with new_folder(folder, "dataset.json") as temporary:
+        if temporary is None:
+            yield None
+            return
         writer = Writer(temporary)
         yield writer
         writer.finish(name, source, licence)
-        land(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def check_target(folder, ours=("dataset.json",)):
-    """Raise InputError if `folder` holds anything but what we wrote earlier (a folder with one of the files `ours`)."""
-    if not folder.exists() and not folder.is_symlink():
-        return
-    if not folder.is_dir() or (any(folder.iterdir()) and not any((folder / name).is_file() for name in ours)):
-        raise InputError(
-            f"--output {folder} exists and was not written by this stage; remove it, or name another folder"
-        )
-
-
-def land(temporary, folder):
-    """Move a finished temporary folder onto `folder`, replacing what is there; flushed to disk first."""
-    for path in [*temporary.iterdir(), temporary]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    temporary.chmod(0o755)
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        folder.replace(old)
-        temporary.replace(folder)
-        shutil.rmtree(old)
-    else:
-        temporary.replace(folder)
-
-
-@contextmanager
-def lock(path, waiting_for):
-    """Hold the lock file `path`; yields the seconds waited. Says so on stderr when another process has it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"waiting for another process that {waiting_for}", file=os.sys.stderr, flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield time.monotonic() - started
 
 
 class Writer:
-    """Adds images to the splits of a dataset that is being written into `folder`."""
+    """Adds images to the splits of a dataset that is being written into `folder`.
+
+    classes: the class names, to be set by who adds images. scratch: a folder for what is unpacked on the way.
+    """
 
     def __init__(self, folder):
         self._folder = folder
         self._splits = {}
         self.classes = []
+        self.scratch = folder / "scratch"
+        self.scratch.mkdir()
 
     def add(self, split, image, label):
         """Append one image, uint8 (H, W, 3), with the index of its class."""
@@ -104,11 +58,15 @@ class Writer:
             self._splits[split] = _SplitWriter(self._folder, split)
         self._splits[split].extend(images, labels)
 
+    def sizes(self):
+        """How many images each split has so far, in the order train, val, test."""
+        return {split: len(self._splits[split].labels) for split in SPLITS if split in self._splits}
+
     def finish(self, name, source, licence):
         """Write what is known only now: headers, labels, shapes, and ``dataset.json``."""
-        digests, sizes = {}, {}
-        for split in sorted(self._splits, key=SPLITS.index):
-            sizes[split] = len(self._splits[split].labels)
+        shutil.rmtree(self.scratch)
+        digests, sizes = {}, self.sizes()
+        for split in sizes:
             digests |= self._splits[split].finish(len(self.classes))
         lines = "".join(f"{file} {digests[file]}\n" for file in sorted(digests))
         about = {

@@ -30,7 +30,7 @@ FORMAT = 1
 SHORT_SIDE = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COLUMNS = ["name", "format", "classes", "train", "val", "test", "short_side"]
-_COLUMNS += ["file", "url", "checksum", "bytes", "unpacked_bytes", "licence", "source", "note"]
+_COLUMNS += ["file", "url", "checksum", "bytes", "licence", "source", "note"]
 _CATALOG = {
     "imagefolder": "{imagefolder: /path/to/folder}",
     "fractals": "{fractals: {classes: 32, images_per_class: 150, image_size: 32, seed: 0}}",
@@ -41,15 +41,16 @@ _CATALOG = {
 class RemoteFile:
     """One file to download.
 
+    url: where it is; empty for what a user must bring, and `note` then says from where.
     checksum: ``md5:…`` or ``sha256:…`` as published; empty where none is known, and then the first download is trusted.
-    bytes, unpacked_bytes: its size, and the most that its content may unpack to; None where not known.
+    bytes: its size; None where not known.
     """
 
     name: str
     url: str
-    checksum: str
-    bytes: int | None
-    unpacked_bytes: int | None
+    checksum: str = ""
+    bytes: int | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def _entries(rows):
 
 
 def _remote_file(row):
-    return RemoteFile(row["file"], row["url"], row["checksum"], _int(row["bytes"]), _int(row["unpacked_bytes"]))
+    return RemoteFile(row["file"], row["url"], row["checksum"], _int(row["bytes"]), row["note"])
 
 
 def _int(text):

@@ -1,7 +1,12 @@
 """Fetch a dataset or a model: download, verify, prepare, and put it where the other stages read it.
 
-A dataset is one of the built-in names (vit_plasticity/datasets.csv lists them) or one that --catalog defines.
-A model is what --catalog defines: weights of timm, or a folder in timm's local-directory format.
+  fetch dataset cifar100 --output resources/datasets/cifar100
+  fetch dataset mine --catalog '{"imagefolder": "/path/to/images"}' --output resources/datasets/mine
+  fetch model vit_base --catalog '{"timm": "vit_base_patch16_224.orig_in21k"}' --output resources/models/vit_base
+
+A dataset is one of the built-in names (the table vit_plasticity/datasets.csv has their sources, checksums and licences)
+or one that --catalog defines. A model is what --catalog defines: weights of timm, or a folder of one's own.
+Downloads are kept, verified at each use, and go on where they were cut off.
 """
 
 import argparse
@@ -9,41 +14,80 @@ import json
 import sys
 from pathlib import Path
 
-from vit_plasticity import cli, datasets, prepare_embedded, prepare_folder
+from vit_plasticity import cli, datasets, prepare_archives, prepare_embedded, prepare_folder
 from vit_plasticity.cli import InputError
 from vit_plasticity.dataset_writer import create
+from vit_plasticity.downloads import Source
 
 PREPARE = {
     "digits": prepare_embedded.digits,
     "digits_c": prepare_embedded.digits_c,
     "fractals": prepare_embedded.fractal_classes,
     "imagefolder": prepare_folder.imagefolder,
+    "cifar10": prepare_archives.cifar,
+    "cifar100": prepare_archives.cifar,
+    "cifar10_c": prepare_archives.cifar10_c,
+    "flowers102": prepare_archives.flowers102,
+    "pet": prepare_archives.pet,
+    "class_folders": prepare_archives.class_folders,
+    "imagenet": prepare_archives.imagenet,
 }
 """DatasetEntry.format → the function (entry, writer, source) that adds its images to the writer."""
 
 
 def fetch_dataset(entry, output, source):
-    """Prepare one dataset into the folder `output`, downloading what it needs through `source`."""
+    """Prepare the dataset of a DatasetEntry in the folder `output`, from what the downloads.Source gives.
+
+    Raises InputError if it has not the number of classes and images that its entry states.
+    """
+    if entry.format not in PREPARE:
+        raise InputError(f"dataset {entry.name}: unknown format {entry.format!r}; choose from {', '.join(PREPARE)}")
     with create(output, entry.name, source=entry.source, licence=entry.licence) as writer:
+        if writer is None:
+            return
         PREPARE[entry.format](entry, writer, source)
+        found, stated = writer.sizes(), entry.sizes
+        wrong = {split: size for split, size in stated.items() if found.get(split) != size}
+        if wrong or (entry.classes or len(writer.classes)) != len(writer.classes):
+            raise InputError(
+                f"dataset {entry.name} has {len(writer.classes)} classes and {found} images, but the table of datasets "
+                f"states {entry.classes} and {stated}: is the archive another version?"
+            )
 
 
 def main(argv=None):
-    """Parse the command line and fetch one thing."""
+    """Parse the command line and fetch one dataset or model."""
     parser = cli.parser("fetch", __doc__)
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="{dataset,model}")
+    kinds = parser.add_subparsers(dest="kind", required=True)
     for kind in ("dataset", "model"):
-        sub = kinds.add_parser(
-            kind, allow_abbrev=False, help=f"fetch a {kind}", formatter_class=argparse.RawTextHelpFormatter
-        )
-        sub.add_argument("name", help=f"name of the {kind}")
-        sub.add_argument("--output", type=Path, required=True, help="folder to write")
-        sub.add_argument("--catalog", metavar="JSON", help="""its catalog entry, e.g. '{"imagefolder": "/path"}'""")
+        sub = kinds.add_parser(kind, allow_abbrev=False, help=f"fetch a {kind}", description=f"Fetch a {kind}.")
+        _add_arguments(sub, kind)
     arguments = parser.parse_args(argv)
-    catalog = {arguments.name: _json(arguments.catalog)} if arguments.catalog else None
-    if arguments.kind == "model":
-        raise InputError("fetching models is not built yet")
-    fetch_dataset(datasets.lookup(arguments.name, catalog), arguments.output, None)
+    entry = None if arguments.catalog is None else _json(arguments.catalog)
+    source = Source(arguments.downloads, arguments.offline, arguments.mirror)
+    if arguments.kind == "dataset":
+        catalog = {} if entry is None else {arguments.name: entry}
+        fetch_dataset(datasets.lookup(arguments.name, catalog), arguments.output, source)
+    else:
+        from vit_plasticity.fetch_models import fetch_model  # imports torch and timm
+
+        fetch_model(arguments.name, entry, arguments.output, source)
+
+
+def _add_arguments(parser: argparse.ArgumentParser, kind):
+    examples = {"dataset": '{"imagefolder": "/path"}', "model": '{"timm": "vit_base_patch16_224.orig_in21k"}'}
+    parser.add_argument("name", help=f"name of the {kind}")
+    parser.add_argument("--output", type=Path, required=True, help="folder to write; it appears when it is complete")
+    parser.add_argument("--catalog", metavar="JSON", help=f"what the name stands for, e.g. '{examples[kind]}'")
+    parser.add_argument(
+        "--downloads", type=Path, default=Path("resources/downloads"), help="where downloads are kept (%(default)s)"
+    )
+    parser.add_argument("--offline", action="store_true", help="never use the net; say which file is missing")
+    parser.add_argument(
+        "--mirror",
+        help="folder or URL to use instead of the net: it holds archives of datasets by their file names, and models "
+        "as the hub does (folder: timm/NAME/model.safetensors; URL: a mirror of the Hugging Face hub)",
+    )
 
 
 def _json(text):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vit_plasticity import corruptions, fractals
-from vit_plasticity.splits import split_labels
+from vit_plasticity.splits import split_labels, write_split
 
 _DIGIT_SIZE = 32  # pixels
 
@@ -35,12 +35,6 @@ def _digits():
 def _write_digits(writer, images, labels):
     writer.classes = [str(digit) for digit in range(10)]
     write_split(writer, images, labels, split_labels(labels))
-
-
-def write_split(writer, images, labels, splits):
-    """Write images (n, H, W, 3) with labels (n,) to the splits that they are assigned to, (n,) names."""
-    for split in np.unique(splits):
-        writer.extend(split, images[splits == split], labels[splits == split])
 
 
 def fractal_classes(entry, writer, source):

@@ -1,11 +1,12 @@
 """Preparing a folder of images: class folders, with or without splits.
 
 The folder holds ``train/`` and ``test/`` (and ``val/`` or not), each with one folder per class; or it holds the class
-folders themselves, and is then split. What becomes of images that are not plain RGB:
+folders themselves, and is then split. (A folder ``train`` without folders in it is a class, of trains.) What becomes
+of images that are not plain RGB:
 
 - EXIF orientation is applied; grey, palette, CMYK and 16-bit images are converted to 8-bit RGB (16-bit grey by its
   upper 8 bits); transparent pixels are laid over white; of an animated image the first frame is taken.
-- Empty, truncated and unreadable files, and images of more than 100 million pixels, are errors: the stage reads all
+- Empty, truncated and unreadable files, and images of more than 89 million pixels, are errors: the stage reads all
   files, then names the first ten and how many there are, and writes nothing.
 - Files that are not images by their suffix are counted in a message and left out, and so are hidden files.
 - One class only, a class folder without images, and a class that is missing from a split are errors.
@@ -24,7 +25,7 @@ from vit_plasticity.datasets import SPLITS
 from vit_plasticity.splits import split_labels
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-MOST_PIXELS = 100_000_000
+MOST_PIXELS = 89_478_485  # from where on Pillow suspects a decompression bomb
 _WINDOW = 64  # images decoded ahead of the one that is being written
 
 
@@ -43,12 +44,15 @@ def write_folder(folder, writer, short_side):
 
 
 def list_folder(folder):
-    """The images below a folder: paths, labels (n,), splits (n,) names, and the class names; all in sorted order."""
-    own = [split for split in SPLITS if (folder / split).is_dir()]
+    """The images below a folder: paths, labels (n,), splits (n,) names, and the class names; all in sorted order.
+
+    Raises InputError for a folder that cannot serve as a dataset, see above.
+    """
+    own = [split for split in SPLITS if any(path.is_dir() for path in folder.glob(f"{split}/*"))]
     if own and not {"train", "test"} <= set(own):
         raise InputError(f"{folder} has {', '.join(own)}/ but needs both train/ and test/ (val/ is optional)")
     roots = {split: folder / split for split in own} if own else {"train": folder}
-    found = {split: _class_folders(root) for split, root in roots.items()}
+    found = {split: class_images(root) for split, root in roots.items()}
     classes = sorted(set().union(*found.values()))
     if len(classes) < 2:
         raise InputError(
@@ -74,30 +78,37 @@ def list_folder(folder):
 
 
 def write_images(writer, paths, labels, splits, short_side):
-    """Decode image files and write them in their order, a few threads ahead; names the files that cannot be read."""
-    broken, pending = [], deque()
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-        for number, path in enumerate([*paths, *[None] * _WINDOW]):
-            if path is not None:
-                pending.append((pool.submit(read_image, path, short_side), path, splits[number], labels[number]))
-            if (path is None or len(pending) > _WINDOW) and pending:
-                future, *rest = pending.popleft()
-                _write_one(writer, future, *rest, broken)
+    """Decode image files and write them in their order.
+
+    paths, labels, splits: n paths, class indices and names of splits. Raises InputError naming the files that cannot be
+    read, after all have been tried.
+    """
+    broken = []
+    futures = _decode(paths, short_side)
+    for number, (future, path, label, split) in enumerate(zip(futures, paths, labels, splits, strict=True), 1):
+        try:
+            image = future.result()
+        except Exception as error:  # the decoders raise nearly anything on damaged files
+            broken.append(f"\n  {path}: {str(error).strip() or type(error).__name__}")
+        else:
+            writer.add(split, image, label)
+        if number % 10_000 == 0:
+            print(f"prepared {number:,} of {len(paths):,} images", file=sys.stderr, flush=True)
     if broken:
-        listing = "".join(f"\n  {path}: {reason}" for path, reason in broken[:10])
         more = f"\n  and {len(broken) - 10} more" if len(broken) > 10 else ""
-        raise InputError(f"{len(broken)} of {len(paths)} images cannot be used; mend or remove them:{listing}{more}")
+        listing = "".join(broken[:10]) + more
+        raise InputError(f"{len(broken)} of {len(paths)} images cannot be used; mend or remove them:{listing}")
 
 
-def _write_one(writer, future, path, split, label, broken):
-    try:
-        image = future.result()
-    except (OSError, ValueError, SyntaxError, ArithmeticError, EOFError, KeyError, IndexError) as error:
-        # The decoders of Pillow raise any of these on damaged files.
-        broken.append((path, str(error).strip() or type(error).__name__))
-        return
-    if not broken:
-        writer.add(split, image, label)
+def _decode(paths, short_side):
+    """Futures of the decoded images, in order; threads work a window ahead of the reader."""
+    pending = deque()
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for path in paths:
+            pending.append(pool.submit(read_image, path, short_side))
+            if len(pending) == _WINDOW:
+                yield pending.popleft()
+        yield from pending
 
 
 def read_image(path, short_side):
@@ -109,7 +120,8 @@ def read_image(path, short_side):
     with Image.open(path) as image:
         if image.width * image.height > MOST_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
-        image.load()
+        if short_side:  # lets JPEG decode at a fraction of its size, at least twice what is kept
+            image.draft(None, [2 * short_side * side // min(image.size) for side in image.size])
         image = _to_rgb(ImageOps.exif_transpose(image))
     scale = short_side / min(image.size) if short_side else 1
     if scale < 1:
@@ -130,7 +142,7 @@ def _to_rgb(image):
     return image.convert("RGB")
 
 
-def _class_folders(root):
+def class_images(root):
     """class name → the image files in its folder, at any depth, sorted; hidden folders are left out."""
     images, skipped = {}, 0
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):

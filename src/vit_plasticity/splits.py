@@ -21,6 +21,12 @@ def split_labels(labels, given=("train",)):
     return names
 
 
+def write_split(writer, images, labels, splits):
+    """Write images (n, H, W, 3) with labels (n,) to the splits that they are assigned to, (n,) names."""
+    for split in np.unique(splits):
+        writer.extend(split, images[splits == split], np.asarray(labels)[splits == split])
+
+
 def held_out(labels, fraction, seed=0):
     """Which images to hold out, (n,) bool: of each class the given fraction, rounded, at least one and never all.
 

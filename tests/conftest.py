@@ -1,0 +1,1 @@
+"""What the tests share. Its place makes the helper modules beside it importable from every test."""
