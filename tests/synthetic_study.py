@@ -135,6 +135,8 @@ def train(key, lrs, steps, every, diverges):
         loss = 0.3 + 2 * np.exp(-t / steps * 4 * (1 + gain * 10)) + 0.1 * rng.standard_normal(n)
         norm = (1 + gain * 10) * np.exp(-t / steps) * np.exp(0.2 * rng.standard_normal(n))
         if diverged:
+            loss[-6:] *= 4.0 ** np.arange(1, 7)
+            norm[-6:] *= 10.0 ** np.arange(1, 7)
             loss[-1], norm[-1] = math.nan, math.inf
         evaluated = (t % every == 0) & np.isfinite(loss)
         accuracy = fit * (1 - 0.8 * np.exp(-t / steps * 5)) + 0.005 * rng.standard_normal(n)

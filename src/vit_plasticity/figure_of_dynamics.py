@@ -6,7 +6,7 @@ from vit_plasticity import theme
 from vit_plasticity.analysis import GROUP
 from vit_plasticity.figure_data import panels_of
 
-_POINTS = 100
+_POINTS = 40
 """A curve is drawn as the means over as many equal spans of steps, at most."""
 _RUN = [*GROUP, "seed", "lr"]
 
@@ -23,13 +23,15 @@ def dynamics(study, styles):
     figure, axes = theme.panels(3 * len(groups), height=1.25, columns=3)
     for row, (model, dataset, title, group) in enumerate(groups):
         loss, norm, accuracy = axes[3 * row : 3 * row + 3]
-        theme.log_y(norm)
         for component in group["component"]:
             key, colour = (model, dataset, component), styles[component]["color"]
             if key in curves:
                 loss.plot(curves[key]["step"], curves[key]["loss"], color=colour)
                 norm.plot(curves[key]["step"], curves[key]["gradient_norm"], color=colour)
-                accuracy.plot(evaluations[key]["step"], 100 * evaluations[key]["val_accuracy"], color=colour)
+                steps, accuracies = evaluations[key]["step"], 100 * evaluations[key]["val_accuracy"]
+                accuracy.plot(steps, accuracies, color=colour)
+                theme.points(accuracy, steps, accuracies, styles[component], size=2.5)
+        theme.log_y(norm)
         for axis, column in ((loss, "loss"), (norm, "gradient_norm")):
             limits = axis.get_ylim() if axis.lines else (-np.inf, np.inf)
             for component, run in broken.get((model, dataset), []):

@@ -47,7 +47,12 @@ def against_plasticity(study, styles):
     if rows.empty:
         return theme.note("No component has both a plasticity and an accuracy yet.")
     pooled = [
-        (model, None, title.replace("mean of", "within"), _centred(rows[rows["model"] == model]))
+        (
+            model,
+            None,
+            title.replace("mean of ", "").replace("datasets", "datasets, each centred"),
+            _centred(rows[rows["model"] == model]),
+        )
         for model, _, title, _ in means_over_datasets(rows, ["plasticity"])
     ]
     groups = pooled + panels_of(rows)

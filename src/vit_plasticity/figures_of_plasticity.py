@@ -42,7 +42,7 @@ def by_depth(study, styles):
     if study.plasticity.empty:
         return theme.note(NOTHING_MEASURED)
     groups = panels_of(study.plasticity)
-    figure, axes = theme.panels(len(groups), sharex=len(study.plasticity["model"].unique()) == 1, sharey=True)
+    figure, axes = theme.panels(len(groups), sharey=True)
     for axis, (_, _, title, rows) in zip(axes, groups, strict=True):
         for component, one in rows.sort_values("block").groupby("component"):
             style, x = styles[component], one["block"] + 1
@@ -50,6 +50,7 @@ def by_depth(study, styles):
             axis.plot(x, one["rate_mean"], color=style["color"])
             theme.points(axis, x, one["rate_mean"], style, size=2.5)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.set_xlim(0.5, rows["block"].max() + 1.5)
         theme.title(axis, title)
     if study.plasticity["rate_mean"].min() > 0:
         theme.log_y(axes[0])

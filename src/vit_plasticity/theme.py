@@ -8,7 +8,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vit_plasticity import cli
 from vit_plasticity.analysis import order_of_component
@@ -26,9 +26,9 @@ _BY_ID = {
     "fc1": (_BLUE, "s"),
     "fc2": (_SKY, "D"),
     "embed": (_PINK, "P"),
-    "full": ("#222222", "X"),
+    "full": ("#222222", "*"),
 }
-_SUMS = [("#5b3a8c", "h"), (_BROWN, "p"), ("#7a7a00", "d"), ("#8c1d40", "8"), ("#4f6f6f", "*")]
+_SUMS = [("#5b3a8c", "h"), (_BROWN, "p"), ("#7a7a00", "d"), ("#8c1d40", "8"), ("#4f6f6f", "H")]
 DIVERGED = Line2D([], [], linestyle="", marker="x", color="#222222", markersize=4, label="diverged")
 
 
@@ -85,9 +85,12 @@ def plain(text):
 
 
 def panels(n, *, height=1.55, columns=4, **options):
-    """A figure of n panels, at most `columns` in a row: (figure, list of n axes). Further options: of plt.subplots."""
-    columns = min(n, columns)
+    """A figure of n panels, at most `columns` in a row: (figure, list of n axes). Further options: of plt.subplots.
+
+    The rows are as even as they can be: five panels stand as three and two, not as four and one.
+    """
     rows = math.ceil(n / columns)
+    columns = math.ceil(n / rows)
     width = {1: WIDTH / 2, 2: 0.72 * WIDTH}.get(columns, WIDTH)
     size = (width, 0.5 + height * rows)
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
@@ -110,32 +113,39 @@ def component_axis(axis, components):
 
 
 def log_x(axis):
-    """Make x logarithmic, its ticks plain numbers."""
+    """Make x logarithmic, its ticks plain numbers. Called when the data are drawn, whose range decides the ticks."""
     axis.set_xscale("log")
-    _plain_ticks(axis.xaxis)
+    _plain_ticks(axis.xaxis, axis.get_xlim())
 
 
 def log_y(axis):
-    """Make y logarithmic, its ticks plain numbers."""
+    """Make y logarithmic, as `log_x` does with x."""
     axis.set_yscale("log")
-    _plain_ticks(axis.yaxis)
+    _plain_ticks(axis.yaxis, axis.get_ylim())
 
 
-def _plain_ticks(ticks):
+def _plain_ticks(ticks, limits):
+    decades = math.log10(limits[1] / limits[0])
+    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     ticks.set_minor_formatter(NullFormatter())
 
 
 def points(axis, x, y, style, *, span=None, size=4):
     """Markers without a line; span: half the length of vertical bars, or a pair (below, above)."""
-    axis.errorbar(
-        x, y, yerr=span, linestyle="", markersize=size, elinewidth=0.7, markeredgecolor="white", markeredgewidth=0.3,
-        **style,
-    )  # fmt: skip
+    edge = {"markeredgecolor": "white", "markeredgewidth": 0.3, "markersize": _size(style, size)}
+    axis.errorbar(x, y, yerr=span, linestyle="", elinewidth=0.7, **edge, **style)
+
+
+def _size(style, size):
+    """A star looks smaller than other markers of its size."""
+    return 1.6 * size if style["marker"] == "*" else size
 
 
 def crosses(axis, x, style, y=None):
     """Crosses for what diverged: at the foot of the panel, or at y."""
+    if not len(x):
+        return
     foot = {"transform": axis.get_xaxis_transform()} if y is None else {}
     y = [0.04] * len(x) if y is None else y
     axis.plot(x, y, linestyle="", marker="x", markersize=4, color=style["color"], clip_on=False, zorder=4, **foot)
@@ -143,14 +153,16 @@ def crosses(axis, x, style, y=None):
 
 def legend(figure, components, styles, *, linestyle="", marker=True, further=()):
     """One legend above all panels: components in the vocabulary's order, then further handles."""
-    handles = [
-        Line2D([], [], linestyle=linestyle, marker=styles[c]["marker"] if marker else "", color=styles[c]["color"],
-               markersize=4, markeredgewidth=0, label=label(c))
-        for c in sorted(components, key=order_of_component)
-    ]  # fmt: skip
+    handles = []
+    for c in sorted(components, key=order_of_component):
+        style = styles[c] if marker else {"color": styles[c]["color"]}
+        size = _size(styles[c], 4)
+        handles.append(Line2D([], [], linestyle=linestyle, markersize=size, markeredgewidth=0, label=label(c), **style))
     handles += further
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(9, len(handles)), frameon=False,
-                  handletextpad=0.4, columnspacing=1.2, borderpad=0.1)  # fmt: skip
+    if handles:
+        columns = min(len(handles), int(figure.get_figwidth() / 0.8))
+        gaps = {"handletextpad": 0.4, "columnspacing": 1.2, "borderpad": 0.1}
+        figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, **gaps)
 
 
 def note(sentence):
@@ -166,4 +178,5 @@ def save(figure, folder, name):
     for suffix, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None})):
         with cli.atomic(folder / f"{name}.{suffix}") as temporary:
             figure.savefig(temporary, format=suffix, metadata=metadata)
+        figure.set_layout_engine("none")  # the first drawing placed everything; the next need not do so again
     plt.close(figure)
