@@ -25,7 +25,7 @@ class TrainingBatches:
 
     def __init__(self, split, key, preprocessing, *, batch_size, crop_scale, flip, device="cpu", threads=1):
         """split: images and labels; key: bytes naming (dataset, seed); crop_scale: (least, most) share of the area kept."""
-        self.images, self.labels = split.images, torch.as_tensor(np.asarray(split.labels))
+        self.images, self.labels = split.images, torch.tensor(split.labels)
         self.preprocessing = preprocessing
         self.batch_size, self.crop_scale, self.flip, self.device = batch_size, crop_scale, flip, torch.device(device)
         self.key = np.frombuffer(hashlib.sha256(key).digest()[:16], dtype=np.uint64)

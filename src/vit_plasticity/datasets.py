@@ -119,7 +119,7 @@ def open_dataset(folder):
             raise InputError(f"{folder}: dataset format {about['format']}, this version reads {FORMAT}; fetch it again")
         splits = {name: _open_split(folder, name, size) for name, size in about["splits"].items()}
         return Dataset(about["name"], tuple(about["classes"]), about["fingerprint"], splits)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, EOFError, ValueError, KeyError) as error:
         raise InputError(
             f"{folder} is not a complete dataset ({error!r}). Remove it and make it again: "
             f"python -m vit_plasticity.fetch dataset {folder.name} --output {folder}"
@@ -258,7 +258,7 @@ def _catalog_entry(name, given):
             f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are imagefolder and short_side"
         )
     path, short_side = given["imagefolder"], given.get("short_side", SHORT_SIDE)
-    if not isinstance(path, str) or not path or not isinstance(short_side, int) or short_side < 1:
+    if not isinstance(path, str) or not path or type(short_side) is not int or short_side < 1:
         raise InputError(
             f"catalog.datasets.{name}: imagefolder must be a path and short_side a count of pixels, got {given!r}"
         )

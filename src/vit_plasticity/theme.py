@@ -96,6 +96,8 @@ def panels(n, *, height=1.55, columns=4, **options):
     figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained", **options)
     for axis in axes.flat[n:]:
         axis.set_axis_off()
+    for axis in axes.flat[max(0, n - columns) : n]:
+        axis.tick_params(labelbottom=True)  # where axes are shared, also above a place without a panel
     return figure, list(axes.flat[:n])
 
 
@@ -138,8 +140,8 @@ def points(axis, x, y, style, *, span=None, size=4):
 
 
 def _size(style, size):
-    """A star looks smaller than other markers of its size."""
-    return 1.6 * size if style["marker"] == "*" else size
+    """Markers of one size look unequal: stars and plus signs small."""
+    return size * {"*": 1.6, "P": 1.3}.get(style["marker"], 1.0)
 
 
 def crosses(axis, x, style, y=None):
@@ -160,7 +162,7 @@ def legend(figure, components, styles, *, linestyle="", marker=True, further=())
         handles.append(Line2D([], [], linestyle=linestyle, markersize=size, markeredgewidth=0, label=label(c), **style))
     handles += further
     if handles:
-        columns = min(len(handles), int(figure.get_figwidth() / 0.8))
+        columns = min(len(handles), int(figure.get_figwidth() / 0.75))
         gaps = {"handletextpad": 0.4, "columnspacing": 1.2, "borderpad": 0.1}
         figure.legend(handles=handles, loc="outside upper center", ncols=columns, frameon=False, **gaps)
 

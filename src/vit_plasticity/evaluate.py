@@ -1,0 +1,63 @@
+"""Evaluate a fine-tuned cell on the test splits of other datasets of the same classes, without training again.
+
+For robustness: a cell trained on clean images, evaluated on corrupted ones. Its chosen run is put together again from the
+pretrained model and ``trained.safetensors``, which holds the tensors that this run trained.
+"""
+
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import safetensors.torch
+import torch
+
+from vit_plasticity import batches, cli, datasets, models, tables, training
+from vit_plasticity.cli import InputError
+
+
+def restore(model, trained, n_classes):
+    """Give `model` a head of `n_classes` and the fine-tuned tensors (a dict), in place.
+
+    Raises InputError for tensors that the model lacks, of another shape, or without the head.
+    """
+    models.new_head(model, n_classes)
+    own = model.state_dict()
+    wrong = [name for name, tensor in trained.items() if name not in own or own[name].shape != tensor.shape]
+    if wrong or "head.weight" not in trained:
+        raise InputError(f"the fine-tuned tensors do not fit the model: {', '.join(wrong) or 'head.weight is missing'}")
+    model.load_state_dict(trained, strict=False)
+
+
+def main(argv=None):
+    parser = cli.parser("evaluate", __doc__)
+    parser.add_argument("--model", required=True, help="model folder that the cell was fine-tuned from")
+    parser.add_argument("--runs", required=True, type=Path, help="runs.parquet of the cell; trained.safetensors lies beside it")
+    parser.add_argument("--on", required=True, nargs="+", help="dataset folders to evaluate on")
+    cli.add_table_arguments(parser, "accuracy on each dataset, one row each")
+    cli.add_compute_arguments(parser)
+    args = parser.parse_args(argv)
+    device = models.use(args.device, args.threads)
+    key = tables.about(args.runs)["key"]
+    chosen = [row for row in pq.read_table(args.runs).to_pylist() if row["chosen"]]
+    targets = [datasets.open_dataset(folder) for folder in args.on]
+    if any(target.classes != targets[0].classes for target in targets):
+        raise InputError(f"the datasets differ in their classes: {', '.join(args.on)}")
+    rows = []
+    if chosen:
+        model = models.load(args.model)
+        restore(model, safetensors.torch.load_file(args.runs.with_name("trained.safetensors")), len(targets[0].classes))
+        model.to(device)
+    for target in targets:
+        split, accuracy = target.split("test"), None
+        if chosen:
+            preprocessing = models.preprocessing(model)
+            pixels = batches.evaluation_pixels(split.images, preprocessing)
+            accuracy = training.evaluate(model, pixels, torch.tensor(split.labels), preprocessing)[1]
+        lr = chosen[0]["lr"] if chosen else None
+        rows.append({"evaluated_on": target.name, "lr": lr, "accuracy": accuracy, "n_test": len(split.labels)})
+    about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": key, "device": models.describe(device)}
+    tables.write(args.output, rows, **about)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))

@@ -1,0 +1,139 @@
+# Validates the configuration, constrain the wildcards, list the cells: the only Python of the workflow.
+import os
+import re
+import shlex
+import sys
+
+import yaml
+from snakemake.exceptions import WorkflowError
+
+BASE = Path(workflow.basedir)
+sys.path.insert(0, str(BASE / "src"))
+
+from vit_plasticity import studies, warm
+from vit_plasticity.cli import InputError
+
+try:
+    config = studies.resolve(config, yaml.safe_load((BASE / "workflow" / "config.schema.yaml").read_text()))
+except InputError as error:
+    raise WorkflowError(str(error))
+
+# A job's `python` is the one that runs Snakemake (an activated conda environment goes before it), and its package this checkout's.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = str(BASE / "src")
+
+
+RESULTS = f"results/{config['study']}"
+WORK = f"{RESULTS}/work"
+
+
+pathvars:
+    results=RESULTS,
+    logs=f"logs/{config['study']}",
+
+
+def one_of(names):
+    """A regular expression that matches these names and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"
+
+
+wildcard_constraints:
+    model=one_of(config["catalog"]["models"]),
+    dataset=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
+    component=r"[a-z0-9+]+",
+    seed=r"\d+",
+
+
+PRETRAINED = [name for name, entry in config["catalog"]["models"].items() if "pretrain" in entry]
+FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINED]
+CELL = "{model}/{dataset}/{component}/seed={seed}"
+RUN_FILES = ["runs.parquet", "history.parquet", "trained.safetensors"]
+GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds", "evaluate_on")} | {
+    "plasticity_models": studies.measured_models(config)
+}
+TABLES = ["plasticity", "finetune", "history", "probe", "bounds", "robustness", "summary", "ranking", "correlation", "tests"]
+PAGES = ["summary", "ranking", "correlation", "tests"]
+FIGURES = [
+    "plasticity_by_component",
+    "plasticity_by_depth",
+    "relative_gain",
+    "plasticity_vs_accuracy",
+    "robustness",
+    "dynamics",
+    "bounds_vs_plasticity",
+    "accuracy_vs_fraction",
+]
+
+
+def measurements():
+    """Every file of the stages that measure: plasticity, bounds, linear probes."""
+    models, measured = studies.measured_models(config), studies.measured_components(config)
+    return [
+        *collect("<results>/plasticity/{model}/{dataset}/{component}.parquet", model=models, dataset=config["datasets"], component=measured),
+        *collect("<results>/bounds/{model}/{component}.parquet", model=models, component=measured),
+        *collect("<results>/probe/{model}/{dataset}.parquet", model=config["models"], dataset=config["datasets"]),
+    ]
+
+
+def cells():
+    """Every file of every cell. Snakemake looks no further than what is asked for, so the cells are asked for one by one."""
+    return [
+        *(f"<results>/finetune/{CELL.format(**cell)}/{name}" for cell in studies.cells(config) for name in RUN_FILES),
+        *(f"<results>/robustness/{CELL.format(**cell)}.parquet" for cell in studies.cells(config) if cell["dataset"] in config["evaluate_on"]),
+    ]
+
+
+def study_tables():
+    return [*collect("<results>/tables/{name}.parquet", name=TABLES), *collect("<results>/tables/{name}.html", name=PAGES)]
+
+
+def study_figures():
+    return collect("<results>/figures/{name}.{kind}", name=FIGURES, kind=["png", "pdf"])
+
+
+def settings(stage):
+    """The settings of a stage as one JSON text: what Snakemake compares to see whether a result is still true."""
+    return studies.json_text(config[stage])
+
+
+def plasticity_settings():
+    """As `settings`, without the keys that are inputs or paths: what to measure, and against which source."""
+    return studies.json_text({key: value for key, value in config["plasticity"].items() if key not in ("models", "source")})
+
+
+def finetune_settings(wildcards):
+    return studies.json_text(studies.stage_settings(config, "finetune", wildcards.dataset, wildcards.model))
+
+
+def pretraining_dataset(wildcards):
+    return f"resources/datasets/{config['catalog']['models'][wildcards.model]['pretrain']['dataset']}"
+
+
+def pretrain_settings(wildcards):
+    own = config["catalog"]["models"][wildcards.model]["pretrain"]
+    return studies.json_text(config["pretrain"] | {key: value for key, value in own.items() if key != "dataset"})
+
+
+def evaluation_datasets(wildcards):
+    return collect("resources/datasets/{name}", name=config["evaluate_on"].get(wildcards.dataset, []))
+
+
+def download_options():
+    """Options of `fetch` that say where files come from. They change no result, so they are no params."""
+    options = ["--offline"] if config["downloads"]["offline"] else []
+    if mirror := config["downloads"]["mirror"]:
+        options += ["--mirror", shlex.quote(mirror)]
+    return " ".join(options)
+
+
+def catalog_entry(kind, name):
+    """The catalog entry of a dataset or model as a JSON text; null for a built-in one."""
+    return studies.json_text(config["catalog"][kind].get(name))
+
+
+DOWNLOADS = download_options()
+
+
+onstart:
+    if workflow.is_main_process:
+        warm.start_worker()

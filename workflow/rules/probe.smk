@@ -1,0 +1,17 @@
+rule probe:
+    input:
+        model="resources/models/{model}",
+        dataset="resources/datasets/{dataset}",
+    output:
+        "<results>/probe/{model}/{dataset}.parquet",
+    log:
+        "<logs>/probe/{model}/{dataset}.log",
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        settings=settings("probe"),
+        rev=1,
+    shell:
+        "python -m vit_plasticity.warm probe --model {input.model} --dataset {input.dataset}"
+        " --params {params.settings:q} --study {config[study]} --rev {params.rev}"
+        " --threads {threads} --output {output} > {log} 2>&1"
