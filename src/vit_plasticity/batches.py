@@ -1,4 +1,5 @@
-"""Batches of images: random crops for training, as a pure function of (dataset, seed, step), and centre crops for evaluation.
+"""Batches of images: random crops for training, as a pure function of (dataset, seed, step), and centre crops for
+evaluation.
 
 Dimensions: n images, B batch, S the model's image size in pixels; stored images are uint8 (height, width, 3).
 """
@@ -24,7 +25,8 @@ class TrainingBatches:
     TRIES = 10
 
     def __init__(self, split, key, preprocessing, *, batch_size, crop_scale, flip, device="cpu", threads=1):
-        """split: images and labels; key: bytes naming (dataset, seed); crop_scale: (least, most) share of the area kept."""
+        """split: images and labels; key: bytes naming (dataset, seed); crop_scale: (least, most) share of the area
+        kept."""
         self.images, self.labels = split.images, torch.tensor(split.labels)
         self.preprocessing = preprocessing
         self.batch_size, self.crop_scale, self.flip, self.device = batch_size, crop_scale, flip, torch.device(device)
@@ -33,7 +35,8 @@ class TrainingBatches:
         self._epoch = (-1, None)
 
     def __call__(self, step):
-        """The batch of step `step` (from 0): images (B, 3, S, S) float32 normalised, labels (B,) int64, on the device."""
+        """The batch of step `step` (from 0): images (B, 3, S, S) float32 normalised, labels (B,) int64, on the
+        device."""
         index = self.indices(step)
         shapes = image_shapes(self.images, index)
         boxes, flips = self.crops(step, shapes)
@@ -137,7 +140,8 @@ def _resize_matrices(starts, lengths, full, preprocessing):
 
 
 def evaluation_pixels(images, preprocessing, indices=None):
-    """Images as evaluation sees them, before normalisation: shorter side resized, centre cropped; (n, 3, S, S) uint8."""
+    """Images as evaluation sees them, before normalisation: shorter side resized, centre cropped; (n, 3, S, S)
+    uint8."""
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     size, short = preprocessing.size, int(preprocessing.size / preprocessing.crop_share)
     out = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)

@@ -1,8 +1,9 @@
 """Theoretical upper bounds on the rate of change of each component (arXiv 2602.06883, section on theory).
 
 LayerNorm: max|γ|. Linear layer: σ_max(W). Attention, over heads h, with n tokens and r the root mean square norm of the
-embedded tokens: Σ_h σ_max(O_h) σ_max(V_h) √(3n + (12n + 3) r⁴ σ_max(Q_hᵀ K_h / √d_h)²). Heads partition the output rows of the
-query, key and value weights and the input columns of the output projection. Biases are left out, as in the paper.
+embedded tokens: Σ_h σ_max(O_h) σ_max(V_h) √(3n + (12n + 3) r⁴ σ_max(Q_hᵀ K_h / √d_h)²). Heads partition the output
+rows of the query, key and value weights and the input columns of the output projection. Biases are left out, as in
+the paper.
 """
 
 import math
@@ -27,7 +28,8 @@ class BoundsParams:
 def upper_bounds(model, component, token_norm=None):
     """Upper bound on the rate of change of a component in every block: float64 (n_blocks,), dimensionless.
 
-    token_norm: root mean square norm of the embedded tokens (see `root_mean_square_token_norm`); only attention needs it.
+    token_norm: root mean square norm of the embedded tokens (see `root_mean_square_token_norm`); only attention needs
+    it.
     """
     modules = [models.block_module(block, component) for block in model.blocks]
     if component in ("ln1", "ln2"):
@@ -81,7 +83,9 @@ def root_mean_square_token_norm(model, split, n_images):
 def main(argv=None):
     parser = cli.parser("bounds", __doc__)
     parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
-    parser.add_argument("--source", required=True, help="dataset folder whose test split stands for the pre-training images")
+    parser.add_argument(
+        "--source", required=True, help="dataset folder whose test split stands for the pre-training images"
+    )
     parser.add_argument("--component", required=True, choices=components.BLOCK_COMPONENTS)
     cli.add_table_arguments(parser, "the upper bound of every block")
     cli.add_compute_arguments(parser)
@@ -95,7 +99,9 @@ def main(argv=None):
     bounds = upper_bounds(model, args.component, token_norm)
     rows = {"block": np.arange(len(bounds)), "bound": bounds.numpy()}
     key = {"model": Path(args.model).name, "component": args.component}
-    tables.write(args.output, rows, study=args.study, stage="bounds", rev=args.rev, key=key, device=models.describe(device))
+    tables.write(
+        args.output, rows, study=args.study, stage="bounds", rev=args.rev, key=key, device=models.describe(device)
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Checkpoints: a work folder owned by one process at a time, and files in it that are whole, verified and atomic.
 
-A work folder is named by the hash of the full specification of a cell, so that a cell never meets the work of another one,
-of another `rev`, or of other settings. A checkpoint is a safetensors payload (tensors and a JSON state) behind its SHA-256;
-one generation is kept back, and a damaged file is refused with a message, never used.
+A work folder is named by the hash of the full specification of a cell, so that a cell never meets the work of another
+one, of another `rev`, or of other settings. A checkpoint is a safetensors payload (tensors and a JSON state) behind
+its SHA-256; one generation is kept back, and a damaged file is refused with a message, never used.
 """
 
 import fcntl
@@ -29,9 +29,11 @@ def spec_key(spec):
 
 @contextmanager
 def owned_folder(root, key):
-    """The work folder `root/key`, created and locked for this process until the block ends; another owner is waited for.
+    """The work folder `root/key`, created and locked for this process until the block ends; another owner is waited
+    for.
 
-    The lock (flock) goes with its process, however that ends. Whoever waited must look whether the work is still to be done.
+    The lock (flock) goes with its process, however that ends. Whoever waited must look whether the work is still to
+    be done.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -58,7 +60,11 @@ def _lock(path, poll_s=0.5):
                 return descriptor
         except BlockingIOError:
             if not waited:
-                print(f"another process owns {path.with_suffix('')}; waiting for it to finish", file=sys.stderr, flush=True)
+                print(
+                    f"another process owns {path.with_suffix('')}; waiting for it to finish",
+                    file=sys.stderr,
+                    flush=True,
+                )
                 waited = True
             time.sleep(poll_s)
         os.close(descriptor)
@@ -92,7 +98,11 @@ class Checkpoint:
                     return self._read(path)
                 except (ValueError, KeyError, safetensors.SafetensorError) as error:
                     older = " or an older one" if path == self.path else ""
-                    print(f"checkpoint {path} refused ({error}); going on from the start{older}", file=sys.stderr, flush=True)
+                    print(
+                        f"checkpoint {path} refused ({error}); going on from the start{older}",
+                        file=sys.stderr,
+                        flush=True,
+                    )
         return None
 
     def remove(self):

@@ -17,7 +17,8 @@ class InputError(Exception):
 
 
 def parser(stage, description):
-    """An argument parser for one stage; `description` is the stage's docstring, whose first line becomes its summary."""
+    """An argument parser for one stage; `description` is the stage's docstring, whose first line becomes its
+    summary."""
     return argparse.ArgumentParser(
         prog=f"python -m vit_plasticity.{stage}",
         description=description,
@@ -28,20 +29,35 @@ def parser(stage, description):
 
 def add_table_arguments(parser, what):
     """Add what every stage that writes one table takes: --params, --study, --rev and --output."""
-    parser.add_argument("--params", default="{}", metavar="JSON", help="the stage's settings as one JSON object; what is left out keeps its default")
-    parser.add_argument("--study", default="default", help="name of the study, recorded in the table (default: %(default)s)")
-    parser.add_argument("--rev", type=int, default=1, help="revision of the stage's numbers, recorded in the table (default: %(default)s)")
+    parser.add_argument(
+        "--params",
+        default="{}",
+        metavar="JSON",
+        help="the stage's settings as one JSON object; what is left out keeps its default",
+    )
+    parser.add_argument(
+        "--study", default="default", help="name of the study, recorded in the table (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rev",
+        type=int,
+        default=1,
+        help="revision of the stage's numbers, recorded in the table (default: %(default)s)",
+    )
     parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}")
 
 
 def add_compute_arguments(parser):
     """Add what every stage that computes with torch takes: --device and --threads."""
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: the first GPU, or the CPU)")
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: the first GPU, or the CPU)"
+    )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
 
 
 def run(main, argv=None):
-    """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk, say).
+    """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk,
+    say).
 
     Any other exception is a defect and keeps its traceback.
     """
@@ -111,7 +127,8 @@ def atomic(path):
 
 @contextmanager
 def atomic_folder(path):
-    """A temporary folder beside `path`, which takes its place when the block ends well, and is removed when it does not.
+    """A temporary folder beside `path`, which takes its place when the block ends well, and is removed when it does
+    not.
 
     An older folder at `path` is replaced as a whole.
     """

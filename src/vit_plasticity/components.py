@@ -48,7 +48,9 @@ def parts(component):
     ids = component.split("+")
     unknown = [i for i in ids if i not in COMPONENTS]
     if unknown:
-        raise ValueError(f"unknown component {unknown[0]!r}; choose from {', '.join(COMPONENTS)}, or a sum such as mha+fc1")
+        raise ValueError(
+            f"unknown component {unknown[0]!r}; choose from {', '.join(COMPONENTS)}, or a sum such as mha+fc1"
+        )
     if len(ids) > 1 and "full" in ids:
         raise ValueError(f"component {component!r}: full is everything already and cannot be part of a sum")
     ordered = tuple(i for i in COMPONENTS if i in ids)

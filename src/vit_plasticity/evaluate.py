@@ -1,7 +1,7 @@
 """Evaluate a fine-tuned cell on the test splits of other datasets of the same classes, without training again.
 
-For robustness: a cell trained on clean images, evaluated on corrupted ones. Its chosen run is put together again from the
-pretrained model and ``trained.safetensors``, which holds the tensors that this run trained.
+For robustness: a cell trained on clean images, evaluated on corrupted ones. Its chosen run is put together again from
+the pretrained model and ``trained.safetensors``, which holds the tensors that this run trained.
 """
 
 import sys
@@ -31,7 +31,9 @@ def restore(model, trained, n_classes):
 def main(argv=None):
     parser = cli.parser("evaluate", __doc__)
     parser.add_argument("--model", required=True, help="model folder that the cell was fine-tuned from")
-    parser.add_argument("--runs", required=True, type=Path, help="runs.parquet of the cell; trained.safetensors lies beside it")
+    parser.add_argument(
+        "--runs", required=True, type=Path, help="runs.parquet of the cell; trained.safetensors lies beside it"
+    )
     parser.add_argument("--on", required=True, nargs="+", help="dataset folders to evaluate on")
     cli.add_table_arguments(parser, "accuracy on each dataset, one row each")
     cli.add_compute_arguments(parser)

@@ -1,7 +1,8 @@
 """Fine-tune one component of a model on a dataset: a cell, which trains one run per learning rate.
 
-As in arXiv 2602.06883: SGD with momentum (or AdamW), cosine schedule with warm-up, gradients clipped, random crops and flips. The
-validation split picks the step and the learning rate; the test split is read once a run, at its best step.
+As in arXiv 2602.06883: SGD with momentum (or AdamW), cosine schedule with warm-up, gradients clipped, random crops
+and flips. The validation split picks the step and the learning rate; the test split is read once a run, at its best
+step.
 
 A cell that is killed and started again goes on from its last checkpoint and ends with the numbers, to the bit, of one
 that was never killed (on one device). A run whose loss stops being finite ends as "diverged", which is an outcome.
@@ -124,8 +125,8 @@ class Run:
 def train(run, model, batch_of, evaluate_val, params, between_steps):
     """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
 
-    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run, evaluated) is called after
-    every step and may raise `Interrupted`.
+    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run, evaluated) is called
+    after every step and may raise `Interrupted`.
     """
     pending = []  # losses and norms that are still on the device
     started = time.perf_counter() - run.duration_s
@@ -157,7 +158,8 @@ def train(run, model, batch_of, evaluate_val, params, between_steps):
 
 
 def _record(run, pending):
-    """Move pending losses and norms into the history; return the number of steps before the first that is not finite."""
+    """Move pending losses and norms into the history; return the number of steps before the first that is not
+    finite."""
     first = run.step - len(pending)
     values = torch.stack([torch.stack(pair) for pair in pending]).double().cpu().numpy()  # (steps, 2)
     pending.clear()
@@ -167,7 +169,8 @@ def _record(run, pending):
 
 
 class Keeper:
-    """Decides between steps when to write a checkpoint: at evaluations, not too often, and at once when asked to stop."""
+    """Decides between steps when to write a checkpoint: at evaluations, not too often, and at once when asked to
+    stop."""
 
     def __init__(self, interval_s):
         self.interval_s, self.last, self.signal = interval_s, time.monotonic(), None
@@ -213,7 +216,9 @@ def finetune(model, dataset, component, seed, params, folder, key, keeper, devic
             finished.save(tensors, row)
             checkpoints.Checkpoint(folder, f"run-{index}", key).remove()
         rows.append(row)
-        histories.append({n.removeprefix("history/"): t.numpy() for n, t in tensors.items() if n.startswith("history/")})
+        histories.append(
+            {n.removeprefix("history/"): t.numpy() for n, t in tensors.items() if n.startswith("history/")}
+        )
         accuracy = row["val_accuracy"] if row["outcome"] == "finished" else -1.0
         if accuracy > best[0]:
             best = accuracy, {n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")}
@@ -251,7 +256,9 @@ def _one_run(model, pristine, batch_of, evaluate, params, lr, folder, key, keepe
         "duration_s": run.duration_s,
         "peak_memory_mb": training.peak_memory_mb(device),
     }
-    print(" ".join(f"{k}={row[k]}" for k in ("lr", "outcome", "best_step", "val_accuracy", "test_accuracy")), flush=True)
+    print(
+        " ".join(f"{k}={row[k]}" for k in ("lr", "outcome", "best_step", "val_accuracy", "test_accuracy")), flush=True
+    )
     # A diverged run keeps the first step whose loss is not finite, so that its history shows what happened.
     history = run.history(min(finite + diverged, params.steps))
     tensors = {f"history/{c}": torch.from_numpy(np.ascontiguousarray(v)) for c, v in history.items()}
@@ -275,7 +282,9 @@ def check(dataset, params):
     """Raise InputError for settings that cannot train, at the first line of a job rather than at its first step."""
     n = len(dataset.split("train").labels)
     if params.batch_size > n:
-        raise InputError(f"batch_size {params.batch_size} is more than the {n} training images of {dataset.name}; choose at most {n}")
+        raise InputError(
+            f"batch_size {params.batch_size} is more than the {n} training images of {dataset.name}; choose at most {n}"
+        )
     if params.batch_size % params.accumulation:
         raise InputError(f"accumulation {params.accumulation} does not divide batch_size {params.batch_size}")
 
@@ -289,7 +298,9 @@ def main(argv=None):
     cli.add_table_arguments(parser, "runs.parquet; its folder also gets history.parquet and trained.safetensors")
     cli.add_compute_arguments(parser)
     parser.add_argument("--work", required=True, help="folder for checkpoints, shared by the cells of a study")
-    parser.add_argument("--checkpoint-interval-s", type=float, default=60, help="seconds between checkpoints (default: %(default)s)")
+    parser.add_argument(
+        "--checkpoint-interval-s", type=float, default=60, help="seconds between checkpoints (default: %(default)s)"
+    )
     args = parser.parse_args(argv)
     params = cli.params(FinetuneParams, args.params)
     try:

@@ -71,23 +71,33 @@ def fingerprint(folder):
 
 
 def check_family(model, name):
-    """Raise InputError unless `model` is a plain Vision Transformer, whose blocks hold norm1, attn, norm2, mlp.fc1, mlp.fc2."""
-    wanted = "a timm VisionTransformer of pre-norm Blocks with LayerNorm, Attention and Mlp (ViT, DeiT, DINOv2, SigLIP, CLIP…)"
+    """Raise InputError unless `model` is a plain Vision Transformer, whose blocks hold norm1, attn, norm2, mlp.fc1,
+    mlp.fc2."""
+    wanted = "a timm VisionTransformer of pre-norm Blocks with LayerNorm, Attention and Mlp"
     if type(model) is not VisionTransformer:
         raise InputError(f"model {name!r} is a {type(model).__name__}; what can be studied is {wanted}")
-    for path, expected in {"": Block, "norm1": nn.LayerNorm, "attn": Attention, "norm2": nn.LayerNorm, "mlp": Mlp}.items():
+    for path, expected in {
+        "": Block,
+        "norm1": nn.LayerNorm,
+        "attn": Attention,
+        "norm2": nn.LayerNorm,
+        "mlp": Mlp,
+    }.items():
         for index, block in enumerate(model.blocks):
             module = block.get_submodule(path)
             exact = type(module) is expected if expected in (Block, Attention, Mlp) else isinstance(module, expected)
             if not exact:
                 where = f"blocks.{index}{path and '.' + path}"
-                raise InputError(f"model {name!r} has a {type(module).__name__} at {where}; what can be studied is {wanted}")
+                raise InputError(
+                    f"model {name!r} has a {type(module).__name__} at {where}; what can be studied is {wanted}"
+                )
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model expects of its images, from its own pretrained_cfg: size in pixels, channel mean and standard deviation
-    of pixels in [0, 1], interpolation (bilinear or bicubic), and the share of the resized image that evaluation keeps."""
+    """What a model expects of its images, from its own pretrained_cfg: size in pixels, channel mean and standard
+    deviation of pixels in [0, 1], interpolation (bilinear or bicubic), and the share of the resized image that
+    evaluation keeps."""
 
     size: int
     mean: tuple
@@ -101,7 +111,9 @@ def preprocessing(model):
     cfg = model.pretrained_cfg
     channels, height, width = cfg["input_size"]
     if channels != 3 or height != width:
-        raise InputError(f"the model takes {channels} x {height} x {width} images; this project feeds square RGB images")
+        raise InputError(
+            f"the model takes {channels} x {height} x {width} images; this project feeds square RGB images"
+        )
     interpolation = cfg.get("interpolation") or "bicubic"
     if interpolation not in ("bilinear", "bicubic"):
         raise InputError(f"the model asks for {interpolation!r} interpolation; known are bilinear and bicubic")
@@ -109,7 +121,8 @@ def preprocessing(model):
 
 
 def new_head(model, n_classes):
-    """Replace the classifier by a zero one with `n_classes` outputs, as Dosovitskiy et al. (2021, section 3.2) fine-tune."""
+    """Replace the classifier by a zero one with `n_classes` outputs, as Dosovitskiy et al. (2021, section 3.2)
+    fine-tune."""
     model.reset_classifier(n_classes)
     nn.init.zeros_(model.head.weight)
     nn.init.zeros_(model.head.bias)
@@ -121,7 +134,8 @@ def block_module(block, component):
 
 
 def train_only(model, component):
-    """Let the component train, with the head and the final norm, and freeze everything else; return the names that train.
+    """Let the component train, with the head and the final norm, and freeze everything else; return the names that
+    train.
 
     Raises ValueError for an unknown component (see `components.parts`).
     """
@@ -204,7 +218,8 @@ def features(model, images, pool):
 
 
 def use(name, threads):
-    """The torch device of that name ("auto": the first GPU, or the CPU where there is none), with `threads` CPU threads.
+    """The torch device of that name ("auto": the first GPU, or the CPU where there is none), with `threads` CPU
+    threads.
 
     Raises InputError for a device that this machine lacks.
     """
@@ -215,7 +230,9 @@ def use(name, threads):
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name}: {str(error).splitlines()[0]}; choose auto, cpu, or a GPU that is there") from error
+        raise InputError(
+            f"--device {name}: {str(error).splitlines()[0]}; choose auto, cpu, or a GPU that is there"
+        ) from error
     return device
 
 

@@ -1,12 +1,14 @@
 """Plasticity: the mean rate of change of a component over pairs of images (arXiv 2602.06883, definition of plasticity).
 
-The inputs x and y of a pair are the tokens that enter the first block for a source image (pre-training distribution) and
-a target image (downstream test split); the component of every block is applied to them directly. fc2 takes them padded
-with zeros to its input width. Only differences of outputs are needed, and they are had without the outputs:
+The inputs x and y of a pair are the tokens that enter the first block for a source image (pre-training distribution)
+and a target image (downstream test split); the component of every block is applied to them directly. fc2 takes them
+padded with zeros to its input width. Only differences of outputs are needed, and they are had without the outputs:
 
-- a linear layer gives f(x) - f(y) = W d with d = x - y, and ||W d||² = <WᵀW, dᵀd>: one Gram matrix per pair serves all blocks;
+- a linear layer gives f(x) - f(y) = W d with d = x - y, and ||W d||² = <WᵀW, dᵀd>: one Gram matrix per pair serves
+  all blocks;
 - class and register tokens are the same in x and y, so their rows of d are zero;
-- LayerNorm normalises x and y the same way in every block: only the gains γ differ, and ||f(x) - f(y)||² = Σ_c γ_c² S_c;
+- LayerNorm normalises x and y the same way in every block: only the gains γ differ, and ||f(x) - f(y)||² = Σ_c γ_c²
+  S_c;
 - attention projects its heads linearly: the difference of the heads is projected, once.
 
 Dimensions: N pairs, T targets, L tokens, D embedding width, H heads. All values are dimensionless.
@@ -41,8 +43,8 @@ def rates_of_change(model, source, target, component):
     """Rates of change ‖f(x) − f(y)‖_F / ‖x − y‖_F of one component in every block, over pairs of images.
 
     source, target: (N, 3, S, S), already normalised, pair by pair. Returns float64 (n_blocks, N).
-    Raises ValueError if a component has no rate of change (embed, full, sums), if source and target differ in shape, or if
-    a pair coincides, where the ratio is undefined.
+    Raises ValueError if a component has no rate of change (embed, full, sums), if source and target differ in shape,
+    or if a pair coincides, where the ratio is undefined.
     """
     return rates_of_change_to_each(model, source, [target], component)[0]
 
@@ -51,14 +53,18 @@ def rates_of_change(model, source, target, component):
 def rates_of_change_to_each(model, source, targets, component):
     """Rates of change between one source sample and each of several target samples, in one pass over the source.
 
-    source: (N, 3, S, S); targets: T tensors of that shape. Returns a list of T float64 tensors (n_blocks, N), each equal
-    to what `rates_of_change` gives.
+    source: (N, 3, S, S); targets: T tensors of that shape. Returns a list of T float64 tensors (n_blocks, N), each
+    equal to what `rates_of_change` gives.
     """
     if component not in components.BLOCK_COMPONENTS:
-        raise ValueError(f"no rate of change is defined for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}")
+        raise ValueError(
+            f"no rate of change is defined for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}"
+        )
     for target in targets:
         if target.shape != source.shape:
-            raise ValueError(f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree")
+            raise ValueError(
+                f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree"
+            )
     measure = {"ln1": _LayerNorms, "ln2": _LayerNorms, "fc1": _Linears, "fc2": _Linears, "mha": _Attentions}[component](
         [models.block_module(block, component) for block in model.blocks], model
     )
@@ -80,7 +86,9 @@ def _rates_of_chunk(model, measure, source, targets):
     for y, change in zip(ys, measure.squared_changes(x, ys), strict=True):
         distance = (x - y).square().sum(dim=(1, 2), dtype=torch.float64)  # (n,)
         if not bool((distance > 0).all()):
-            raise ValueError("a source and a target image have the same embedding: the rate of change of such a pair is undefined")
+            raise ValueError(
+                "a source and a target image have the same embedding: the rate of change of such a pair is undefined"
+            )
         rates.append((change.double().clamp_min(0) / distance).sqrt())
     return rates
 
@@ -160,7 +168,8 @@ def _heads(attention, x):
 def pair_indices(n_source, n_target, params):
     """Which source and which target image make each pair: two int arrays (pairs,).
 
-    Images are drawn in shuffled passes, so that each is used equally often; the source images do not depend on the target.
+    Images are drawn in shuffled passes, so that each is used equally often; the source images do not depend on the
+    target.
     """
 
     def passes(n, stream):
@@ -190,8 +199,12 @@ def measure(model, source, target, component, params, batch=64):
 def main(argv=None):
     parser = cli.parser("plasticity", __doc__)
     parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
-    parser.add_argument("--source", required=True, help="dataset folder whose test split stands for the pre-training images")
-    parser.add_argument("--target", required=True, help="dataset folder whose test split is the downstream side of the pairs")
+    parser.add_argument(
+        "--source", required=True, help="dataset folder whose test split stands for the pre-training images"
+    )
+    parser.add_argument(
+        "--target", required=True, help="dataset folder whose test split is the downstream side of the pairs"
+    )
     parser.add_argument("--component", required=True, choices=components.BLOCK_COMPONENTS)
     cli.add_table_arguments(parser, "rates of change, one row per block and pair")
     cli.add_compute_arguments(parser)
@@ -211,7 +224,9 @@ def main(argv=None):
         "rate": rates.flatten().numpy(),
     }
     key = {"model": Path(args.model).name, "dataset": target.name, "component": args.component}
-    tables.write(args.output, rows, study=args.study, stage="plasticity", rev=args.rev, key=key, device=models.describe(device))
+    tables.write(
+        args.output, rows, study=args.study, stage="plasticity", rev=args.rev, key=key, device=models.describe(device)
+    )
     print(f"plasticity of {args.component}: {rates.mean():.4f} over {n_blocks} blocks and {n_pairs} pairs")
 
 

@@ -1,14 +1,13 @@
 """Pre-train a small Vision Transformer from scratch on a prepared dataset, such as procedurally drawn fractals.
 
-For the embedded study, which must do without downloaded weights. The idea that a ViT learns transferable features from fractals
-is FractalDB's (Kataoka et al. 2020; Nakashima et al. 2021); the model here is far smaller than theirs.
+For the embedded study, which must do without downloaded weights. The idea that a ViT learns transferable features
+from fractals is FractalDB's (Kataoka et al. 2020; Nakashima et al. 2021); the model here is far smaller than theirs.
 """
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import timm
 import torch
 
@@ -43,12 +42,19 @@ def build(params, n_classes):
     try:
         model = timm.create_model(
             "vit_tiny_patch16_224", pretrained=False, num_classes=n_classes, img_size=params.image_size,
-            patch_size=params.patch_size, embed_dim=params.embed_dim, depth=params.depth, num_heads=params.num_heads, global_pool="avg",
+            patch_size=params.patch_size, embed_dim=params.embed_dim, depth=params.depth, num_heads=params.num_heads,
+            global_pool="avg",
         )  # fmt: skip
     except (AssertionError, ValueError, RuntimeError) as error:
         raise InputError(f"no model can be built from {params}: {error}") from error
     half, size = (0.5, 0.5, 0.5), (3, params.image_size, params.image_size)
-    model.pretrained_cfg |= {"input_size": size, "mean": half, "std": half, "crop_pct": 1.0, "interpolation": "bilinear"}
+    model.pretrained_cfg |= {
+        "input_size": size,
+        "mean": half,
+        "std": half,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+    }
     return model
 
 
@@ -75,7 +81,9 @@ def pretrain(dataset, params, device, threads=1, report=print):
 def main(argv=None):
     parser = cli.parser("pretrain", __doc__)
     parser.add_argument("--dataset", required=True, help="dataset folder to train on")
-    parser.add_argument("--params", default="{}", metavar="JSON", help="settings as one JSON object; what is left out keeps its default")
+    parser.add_argument(
+        "--params", default="{}", metavar="JSON", help="settings as one JSON object; what is left out keeps its default"
+    )
     parser.add_argument("--output", required=True, help="model folder to write (timm's local-directory format)")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
@@ -86,7 +94,11 @@ def main(argv=None):
     print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
     output = Path(args.output)
     with cli.atomic_folder(output) as temporary:
-        models.save(model, temporary, {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy, **vars(params)})
+        models.save(
+            model,
+            temporary,
+            {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy, **vars(params)},
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Linear probe: multinomial logistic regression on the frozen features of a pretrained model.
 
-As in arXiv 2602.06883: features after the last block, pooled over tokens, scaled to unit length and standardised; fitted on the
-train and validation splits together, scored once on test.
+As in arXiv 2602.06883: features after the last block, pooled over tokens, scaled to unit length and standardised;
+fitted on the train and validation splits together, scored once on test.
 """
 
 import sys
@@ -72,7 +72,9 @@ def main(argv=None):
         "duration_s": time.perf_counter() - started,
     }
     key = {"model": Path(args.model).name, "dataset": dataset.name}
-    tables.write(args.output, [row], study=args.study, stage="probe", rev=args.rev, key=key, device=models.describe(device))
+    tables.write(
+        args.output, [row], study=args.study, stage="probe", rev=args.rev, key=key, device=models.describe(device)
+    )
     print(f"linear probe of {key['model']} on {dataset.name}: accuracy {accuracy:.4f}")
 
 

@@ -26,7 +26,9 @@ def resolve(config, schema):
         problems = [*_meaning_problems(config)]
     if problems:
         listed = "\n".join(f"  - {p}" for p in problems)
-        raise InputError(f"the configuration cannot be used:\n{listed}\nEvery key is explained in workflow/config.schema.yaml.")
+        raise InputError(
+            f"the configuration cannot be used:\n{listed}\nEvery key is explained in workflow/config.schema.yaml."
+        )
     return config
 
 
@@ -86,12 +88,12 @@ def _explain(error):
     elif error.validator == "type":
         hint = ""
         if isinstance(error.instance, str) and _is_number(error.instance):
-            hint = f" (a text: YAML reads a number only with a point and a signed exponent, such as {float(error.instance):.1e})"
+            hint = f" (a text; YAML reads a number in this form: {float(error.instance):.1e})"
         yield f"{path}: {got}{hint}; must be {_article(error.validator_value)}"
     elif error.validator == "enum":
         yield f"{path}: {got}; {_suggest(error.instance, error.validator_value)}"
     elif error.validator == "pattern":
-        yield f"{path}: {got}; a name has letters, digits, '_', '.' and '-' (at most 100), and starts with a letter or digit"
+        yield f"{path}: {got}; a name is made of letters, digits, '_', '.' and '-', starting with a letter or digit"
     else:
         limits = {
             "minimum": "must be at least {}",
@@ -133,7 +135,8 @@ def _meaning_problems(config):
             yield f"{path}: {error}"
     for name in config["overrides"]:
         if name not in config["datasets"] and name not in models:
-            yield f"overrides.{name}: neither a dataset of this study nor a model; {_suggest(name, [*config['datasets'], *models])}"
+            known = [*config["datasets"], *models]
+            yield f"overrides.{name}: neither a dataset of this study nor a model; {_suggest(name, known)}"
     for name in config["evaluate_on"]:
         if name not in config["datasets"]:
             yield f"evaluate_on.{name}: not a dataset of this study; {_suggest(name, config['datasets'])}"
@@ -141,19 +144,22 @@ def _meaning_problems(config):
 
 
 def _settings_problems(config):
-    for path, low_high in (("pretrain.crop_scale", config["pretrain"]["crop_scale"]), ("finetune.crop_scale", config["finetune"]["crop_scale"])):
+    for path, low_high in (
+        ("pretrain.crop_scale", config["pretrain"]["crop_scale"]),
+        ("finetune.crop_scale", config["finetune"]["crop_scale"]),
+    ):
         if low_high[0] > low_high[1]:
             yield f"{path}: got {low_high}; the least share must not be above the most"
     for model, dataset in itertools.product(config["models"], config["datasets"]):
         settings = stage_settings(config, "finetune", dataset, model)
         if settings["batch_size"] % settings["accumulation"]:
-            yield f"finetune of {model} on {dataset}: accumulation {settings['accumulation']} does not divide batch_size {settings['batch_size']}"
+            sizes = f"accumulation {settings['accumulation']} does not divide batch_size {settings['batch_size']}"
+            yield f"finetune of {model} on {dataset}: {sizes}"
     for name, entry in config["catalog"]["models"].items():
         sizes = config["pretrain"] | entry.get("pretrain", {})
-        if "pretrain" in entry and sizes["image_size"] % sizes["patch_size"]:
-            yield f"catalog.models.{name}: patch_size {sizes['patch_size']} does not divide image_size {sizes['image_size']}"
-        if "pretrain" in entry and sizes["embed_dim"] % sizes["num_heads"]:
-            yield f"catalog.models.{name}: num_heads {sizes['num_heads']} does not divide embed_dim {sizes['embed_dim']}"
+        for part, whole in (("patch_size", "image_size"), ("num_heads", "embed_dim")):
+            if "pretrain" in entry and sizes[whole] % sizes[part]:
+                yield f"catalog.models.{name}: {part} {sizes[part]} does not divide {whole} {sizes[whole]}"
 
 
 def _names_of_models(config):
@@ -209,4 +215,11 @@ def _is_number(text):
 
 
 def _article(kind):
-    return {"integer": "a whole number", "number": "a finite number", "array": "a list", "object": "a map", "boolean": "true or false", "string": "a text"}[kind]
+    return {
+        "integer": "a whole number",
+        "number": "a finite number",
+        "array": "a list",
+        "object": "a map",
+        "boolean": "true or false",
+        "string": "a text",
+    }[kind]

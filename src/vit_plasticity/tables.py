@@ -86,7 +86,10 @@ def read_many(paths):
             )
     sources = sorted({json.dumps(one["provenance"], sort_keys=True) for one in abouts})
     first = abouts[0]
-    whole = {k: first[k] for k in ("study", "stage", "rev")} | {"key": {}, "provenance": [json.loads(s) for s in sources]}
+    whole = {k: first[k] for k in ("study", "stage", "rev")} | {
+        "key": {},
+        "provenance": [json.loads(s) for s in sources],
+    }
     table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables], promote_options="permissive")
     return table, whole
 

@@ -26,7 +26,8 @@ def make_optimizer(parameters, name, lr, *, momentum=0.9, weight_decay=0.0):
 
 
 def learning_rate(step, steps, warmup_steps, peak):
-    """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine down to 0 at the last step."""
+    """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine down to 0 at the last
+    step."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps))) / 2
@@ -62,7 +63,10 @@ def evaluate(model, pixels, labels, preprocessing, *, batch_size=256, precision=
     """
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    loss, correct = torch.zeros((), dtype=torch.float64, device=device), torch.zeros((), dtype=torch.int64, device=device)
+    loss, correct = (
+        torch.zeros((), dtype=torch.float64, device=device),
+        torch.zeros((), dtype=torch.int64, device=device),
+    )
     for start in range(0, len(labels), batch_size):
         images = batches.normalise(pixels[start : start + batch_size].to(device, non_blocking=True), preprocessing)
         target = labels[start : start + batch_size].to(device, non_blocking=True)

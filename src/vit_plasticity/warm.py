@@ -1,4 +1,5 @@
-"""Run a stage in the warm worker of this Snakemake where there is one, else right here: ``python -m vit_plasticity.warm STAGE …``
+"""Run a stage in the warm worker of this Snakemake where there is one, else right here: ``python -m
+vit_plasticity.warm STAGE …``
 
 Same arguments, output, signals and exit status as ``python -m vit_plasticity.STAGE …``. Standard library only: with a
 worker, a job costs the start of a bare Python. See `vit_plasticity.worker`.
@@ -16,6 +17,15 @@ from pathlib import Path
 
 VARIABLE = "VIT_PLASTICITY_WORKER"
 """Environment variable with a JSON object: socket, the process that the worker belongs to, and its Python."""
+
+
+def use_this_checkout(base):
+    """Let the jobs of this Snakemake run the package of the checkout `base` with the Python that runs Snakemake.
+
+    An activated conda environment still puts its own Python first.
+    """
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    os.environ["PYTHONPATH"] = str(Path(base, "src"))
 
 
 def start_worker():
@@ -56,7 +66,8 @@ def _connect():
     """A connection to the worker, or None where there is none for this process."""
     try:
         worker = json.loads(os.environ[VARIABLE])
-        # A job on a cluster inherits the variable, yet it must run where it was scheduled, not in the submitter's worker.
+        # A job on a cluster inherits the variable, yet it must run where it was scheduled, not in the submitter's
+        # worker.
         if worker["owner"] not in _ancestors() or worker["python"] != sys.prefix:
             return None
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)

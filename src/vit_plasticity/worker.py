@@ -1,9 +1,10 @@
 """A warm worker: a process that has imported torch and timm once, and forks a child for each local job.
 
-Importing torch and timm costs more CPU seconds than a small run trains. Snakemake starts this worker before its first job and holds the
-write end of a pipe that is the worker's standard input: the worker ends when the pipe closes, so it never outlives
-Snakemake, however that ends. Jobs reach it through `vit_plasticity.warm`. The worker itself computes nothing: no thread
-pool and no CUDA context is started before a fork, and every job runs in a fresh child, which inherits nothing but imports.
+Importing torch and timm costs more CPU seconds than a small run trains. Snakemake starts this worker before its first
+job and holds the write end of a pipe that is the worker's standard input: the worker ends when the pipe closes, so it
+never outlives Snakemake, however that ends. Jobs reach it through `vit_plasticity.warm`. The worker itself computes
+nothing: no thread pool and no CUDA context is started before a fork, and every job runs in a fresh child, which
+inherits nothing but imports.
 """
 
 import importlib

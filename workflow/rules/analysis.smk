@@ -6,16 +6,18 @@ rule correlate:
         study_tables(),
     log:
         "<logs>/correlate.log",
+    localrule: True
     conda:
         "../../envs/tables.yaml"
     params:
+        study=config["study"],
         settings=settings("analysis"),
         grid=studies.json_text(GRID),
+        results=subpath(output[0], ancestor=2),
         rev=1,
-    localrule: True
     shell:
-        "python -m vit_plasticity.correlate --results {RESULTS} --grid {params.grid:q} --params {params.settings:q}"
-        " --study {config[study]} --rev {params.rev} --output {RESULTS}/tables > {log} 2>&1"
+        "python -m vit_plasticity.correlate --results {params.results} --grid {params.grid:q} --params {params.settings:q}"
+        " --study {params.study} --rev {params.rev} --output {params.results}/tables > {log} 2>&1"
 
 
 rule plots:
@@ -25,10 +27,11 @@ rule plots:
         study_figures(),
     log:
         "<logs>/plots.log",
+    localrule: True
     conda:
         "../../envs/tables.yaml"
     params:
+        results=subpath(output[0], ancestor=2),
         rev=1,
-    localrule: True
     shell:
-        "python -m vit_plasticity.plots --tables {RESULTS}/tables --output {RESULTS}/figures > {log} 2>&1"
+        "python -m vit_plasticity.plots --tables {params.results}/tables --output {params.results}/figures > {log} 2>&1"

@@ -1,5 +1,4 @@
-# Validates the configuration, constrain the wildcards, list the cells: the only Python of the workflow.
-import os
+# Validate the configuration, constrain the wildcards, list the cells: the only Python of the workflow.
 import re
 import shlex
 import sys
@@ -18,10 +17,7 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-# A job's `python` is the one that runs Snakemake (an activated conda environment goes before it), and its package this checkout's.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-os.environ["PYTHONPATH"] = str(BASE / "src")
-
+warm.use_this_checkout(BASE)
 
 RESULTS = f"results/{config['study']}"
 WORK = f"{RESULTS}/work"
@@ -51,7 +47,18 @@ RUN_FILES = ["runs.parquet", "history.parquet", "trained.safetensors"]
 GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds", "evaluate_on")} | {
     "plasticity_models": studies.measured_models(config)
 }
-TABLES = ["plasticity", "finetune", "history", "probe", "bounds", "robustness", "summary", "ranking", "correlation", "tests"]
+TABLES = [
+    "plasticity",
+    "finetune",
+    "history",
+    "probe",
+    "bounds",
+    "robustness",
+    "summary",
+    "ranking",
+    "correlation",
+    "tests",
+]
 PAGES = ["summary", "ranking", "correlation", "tests"]
 FIGURES = [
     "plasticity_by_component",
@@ -69,9 +76,22 @@ def measurements():
     """Every file of the stages that measure: plasticity, bounds, linear probes."""
     models, measured = studies.measured_models(config), studies.measured_components(config)
     return [
-        *collect("<results>/plasticity/{model}/{dataset}/{component}.parquet", model=models, dataset=config["datasets"], component=measured),
-        *collect("<results>/bounds/{model}/{component}.parquet", model=models, component=measured),
-        *collect("<results>/probe/{model}/{dataset}.parquet", model=config["models"], dataset=config["datasets"]),
+        *collect(
+            "<results>/plasticity/{model}/{dataset}/{component}.parquet",
+            model=models,
+            dataset=config["datasets"],
+            component=measured,
+        ),
+        *collect(
+            "<results>/bounds/{model}/{component}.parquet",
+            model=models,
+            component=measured,
+        ),
+        *collect(
+            "<results>/probe/{model}/{dataset}.parquet",
+            model=config["models"],
+            dataset=config["datasets"],
+        ),
     ]
 
 
@@ -79,12 +99,19 @@ def cells():
     """Every file of every cell. Snakemake looks no further than what is asked for, so the cells are asked for one by one."""
     return [
         *(f"<results>/finetune/{CELL.format(**cell)}/{name}" for cell in studies.cells(config) for name in RUN_FILES),
-        *(f"<results>/robustness/{CELL.format(**cell)}.parquet" for cell in studies.cells(config) if cell["dataset"] in config["evaluate_on"]),
+        *(
+            f"<results>/robustness/{CELL.format(**cell)}.parquet"
+            for cell in studies.cells(config)
+            if cell["dataset"] in config["evaluate_on"]
+        ),
     ]
 
 
 def study_tables():
-    return [*collect("<results>/tables/{name}.parquet", name=TABLES), *collect("<results>/tables/{name}.html", name=PAGES)]
+    return [
+        *collect("<results>/tables/{name}.parquet", name=TABLES),
+        *collect("<results>/tables/{name}.html", name=PAGES),
+    ]
 
 
 def study_figures():
@@ -98,7 +125,9 @@ def settings(stage):
 
 def plasticity_settings():
     """As `settings`, without the keys that are inputs or paths: what to measure, and against which source."""
-    return studies.json_text({key: value for key, value in config["plasticity"].items() if key not in ("models", "source")})
+    return studies.json_text(
+        {key: value for key, value in config["plasticity"].items() if key not in ("models", "source")}
+    )
 
 
 def finetune_settings(wildcards):
@@ -115,7 +144,10 @@ def pretrain_settings(wildcards):
 
 
 def evaluation_datasets(wildcards):
-    return collect("resources/datasets/{name}", name=config["evaluate_on"].get(wildcards.dataset, []))
+    return collect(
+        "resources/datasets/{name}",
+        name=config["evaluate_on"].get(wildcards.dataset, []),
+    )
 
 
 def download_options():

@@ -3,12 +3,14 @@ rule fetch_dataset:
         directory("resources/datasets/{dataset}"),
     log:
         "logs/fetch/datasets/{dataset}.log",
+    localrule: True
     conda:
         "../../envs/tables.yaml"
+    resources:
+        downloads=DOWNLOADS,
     params:
         entry=lambda wildcards: catalog_entry("datasets", wildcards.dataset),
         rev=1,
-    localrule: True
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
-        " --output {output} {DOWNLOADS} > {log} 2>&1"
+        " --output {output} {resources.downloads} > {log} 2>&1"

@@ -11,12 +11,14 @@ rule finetune:
     conda:
         "../../envs/torch.yaml"
     params:
+        study=config["study"],
         settings=finetune_settings,
+        work=WORK,
         rev=1,
     shell:
         "python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
         " --component {wildcards.component} --seed {wildcards.seed} --params {params.settings:q}"
-        " --study {config[study]} --rev {params.rev} --threads {threads} --work {WORK} --output {output.runs} > {log} 2>&1"
+        " --study {params.study} --rev {params.rev} --threads {threads} --work {params.work} --output {output.runs} > {log} 2>&1"
 
 
 rule evaluate:
@@ -32,7 +34,8 @@ rule evaluate:
     conda:
         "../../envs/torch.yaml"
     params:
+        study=config["study"],
         rev=1,
     shell:
         "python -m vit_plasticity.warm evaluate --model {input.model} --runs {input.runs} --on {input.datasets}"
-        " --study {config[study]} --rev {params.rev} --threads {threads} --output {output} > {log} 2>&1"
+        " --study {params.study} --rev {params.rev} --threads {threads} --output {output} > {log} 2>&1"

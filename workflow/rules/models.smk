@@ -1,19 +1,21 @@
 rule fetch_model:
     output:
         directory("resources/models/{model}"),
-    wildcard_constraints:
-        model=one_of(FETCHED),
     log:
         "logs/fetch/models/{model}.log",
+    wildcard_constraints:
+        model=one_of(FETCHED),
+    localrule: True
     conda:
         "../../envs/torch.yaml"
+    resources:
+        downloads=DOWNLOADS,
     params:
         entry=lambda wildcards: catalog_entry("models", wildcards.model),
         rev=1,
-    localrule: True
     shell:
         "python -m vit_plasticity.fetch model {wildcards.model} --catalog {params.entry:q}"
-        " --output {output} {DOWNLOADS} > {log} 2>&1"
+        " --output {output} {resources.downloads} > {log} 2>&1"
 
 
 rule pretrain:
@@ -21,16 +23,16 @@ rule pretrain:
         pretraining_dataset,
     output:
         directory("resources/models/{model}"),
-    wildcard_constraints:
-        model=one_of(PRETRAINED),
     log:
         "logs/pretrain/{model}.log",
+    wildcard_constraints:
+        model=one_of(PRETRAINED),
     conda:
         "../../envs/torch.yaml"
+    threads: 2
     params:
         settings=pretrain_settings,
         rev=1,
-    threads: 2
     shell:
         "python -m vit_plasticity.warm pretrain --dataset {input} --params {params.settings:q}"
         " --threads {threads} --output {output} > {log} 2>&1"

@@ -10,11 +10,12 @@ rule plasticity:
     conda:
         "../../envs/torch.yaml"
     params:
+        study=config["study"],
         settings=plasticity_settings(),
         rev=1,
     shell:
         "python -m vit_plasticity.warm plasticity --model {input.model} --source {input.source} --target {input.target}"
-        " --component {wildcards.component} --params {params.settings:q} --study {config[study]} --rev {params.rev}"
+        " --component {wildcards.component} --params {params.settings:q} --study {params.study} --rev {params.rev}"
         " --threads {threads} --output {output} > {log} 2>&1"
 
 
@@ -29,9 +30,10 @@ rule bounds:
     conda:
         "../../envs/torch.yaml"
     params:
+        study=config["study"],
         settings=settings("bounds"),
         rev=1,
     shell:
         "python -m vit_plasticity.warm bounds --model {input.model} --source {input.source}"
-        " --component {wildcards.component} --params {params.settings:q} --study {config[study]} --rev {params.rev}"
+        " --component {wildcards.component} --params {params.settings:q} --study {params.study} --rev {params.rev}"
         " --threads {threads} --output {output} > {log} 2>&1"

@@ -9,9 +9,10 @@ rule probe:
     conda:
         "../../envs/torch.yaml"
     params:
+        study=config["study"],
         settings=settings("probe"),
         rev=1,
     shell:
         "python -m vit_plasticity.warm probe --model {input.model} --dataset {input.dataset}"
-        " --params {params.settings:q} --study {config[study]} --rev {params.rev}"
+        " --params {params.settings:q} --study {params.study} --rev {params.rev}"
         " --threads {threads} --output {output} > {log} 2>&1"

@@ -1,0 +1,52 @@
+# make run · make test · make lint · make bench · make soak: each sets up all it needs, with nothing but python3 on the machine.
+SHELL := /bin/bash
+BIN := .venv/bin
+PYTHON ?= python3
+STUDY := demo
+UV_VERSION := 0.13.9
+
+.PHONY: run test test-slurm lint format bench soak lock clean
+
+run: .venv/ready ## the default study, and its report
+	$(BIN)/snakemake --cores all --quiet rules
+	$(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
+	@echo "results/$(STUDY)/report.html"
+
+test: .venv/ready ## all tests but those that need SLURM
+	$(BIN)/pytest -m "not slurm"
+
+test-slurm: .venv/ready ## the workflow on a real SLURM, which the tests install and start on this machine
+	$(BIN)/pytest -m slurm
+
+lint: .venv/ready ## style and the workflow's own checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/snakefmt Snakefile workflow
+
+bench: .venv/ready ## ratios against a plain baseline, into benchmarks/RESULTS.md
+	$(BIN)/python -m benchmarks
+
+soak: .venv/ready ## 200 kills, and the tables still equal
+	$(BIN)/python -m tests.soak
+
+lock: .venv/ready ## choose the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
+	    --generate-hashes --no-annotate --no-header --quiet --output-file envs/requirements.lock
+
+clean:
+	rm -rf .venv results resources logs .snakemake
+
+# uv installs the locked versions, checks their hashes, and compiles them: an uncompiled torch costs seconds at every start.
+.venv/ready: envs/requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"Python 3.11 or newer is needed, {sys.executable} is {sys.version.split()[0]}: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip sync --quiet --compile-bytecode --require-hashes envs/requirements.lock
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --editable .
+	touch $@
