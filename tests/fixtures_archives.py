@@ -39,7 +39,7 @@ def paper_datasets(folder, url=""):
     return write_table(folder / "datasets.csv", rows)
 
 
-def table_rows(name, files, url, **changes):
+def table_rows(name, files, url):
     """The rows of one dataset in the table: as shipped, but with these files, their URL and checksum, and no sizes."""
     with TABLE.open(newline="") as file:
         shipped = list(csv.DictReader(file))
@@ -50,7 +50,7 @@ def table_rows(name, files, url, **changes):
         row["file"], row["bytes"] = path.name, str(path.stat().st_size)
         row["url"] = f"{url.rstrip('/')}/{path.name}" if url else ""
         row["checksum"] = "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
-        rows.append(row | (changes if not number else {}))
+        rows.append(row)
     return rows
 
 
@@ -70,6 +70,19 @@ def pictures(labels, size=32, seed=0):
     colours = np.random.default_rng(1).uniform(40, 215, (max(labels.max() + 1, 1), 3))
     noise = rng.normal(0, 20, (len(labels), size, size, 3))
     return np.clip(colours[labels][:, None, None] + noise, 0, 255).astype(np.uint8)
+
+
+def sizes(dataset):
+    """Images per split of an opened dataset."""
+    return {name: len(split) for name, split in dataset.splits.items()}
+
+
+def recognisable(dataset, split="train"):
+    """Whether every image of an opened dataset has the colour that `pictures` gives its class."""
+    part = dataset.split(split)
+    means = np.array([part.images[n].mean(axis=(0, 1)) for n in range(len(part))])
+    colours = np.random.default_rng(1).uniform(40, 215, (len(dataset.classes), 3))
+    return np.abs(means - colours[part.labels]).max() < 12
 
 
 def image_bytes(pixels, kind="JPEG", **options):
@@ -154,15 +167,15 @@ def pet(folder, per_trainval=5, per_test=2):
     return [tar(folder / "images.tar.gz", images), tar(folder / "annotations.tar.gz", annotations)]
 
 
-def domainnet(domain, classes=("The_Eiffel_Tower", "t-shirt", "train"), per_class=8):
-    """A builder of <domain>.zip: <domain>/<class>/<file>.jpg, of different sizes."""
+def domainnet(domain, classes=("The_Eiffel_Tower", "t-shirt", "train"), per_class=8, size=48):
+    """A builder of <domain>.zip: <domain>/<class>/<file>.jpg, `size` pixels wide and of different heights."""
 
     def build(folder):
         with zipfile.ZipFile(folder / f"{domain}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for label, name in enumerate(classes):
-                for number, picture in enumerate(pictures([label] * per_class, 48, label)):
+                for number, picture in enumerate(pictures([label] * per_class, size, label)):
                     member = zipfile.ZipInfo(f"{domain}/{name}/{domain}_{label:03}_{number:06}.jpg")
-                    archive.writestr(member, image_bytes(picture[: 40 + number]))
+                    archive.writestr(member, image_bytes(picture[: size - 8 + number]))
         return [folder / f"{domain}.zip"]
 
     return build

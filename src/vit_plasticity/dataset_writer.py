@@ -3,14 +3,15 @@
 A folder with ``dataset.json`` (format, name, classes, splits, source, licence, fingerprint) and per split s:
 ``s.labels.npy`` int64 (n,) and ``s.pixels.npy`` uint8, which is (n, H, W, 3) when all images have one size; otherwise
 it is (total,), the images one after the other, and ``s.shapes.npy`` int32 (n, 2) holds their heights and widths.
-The fingerprint is the SHA-256 over the lines "<file> <sha256 of its data>" of these arrays, sorted by file.
+The fingerprint is the SHA-256 over the lines "<split>.<array> <sha256 of its data>" of the labels, pixels and shapes
+(written or not) of all splits, sorted.
 """
 
 import hashlib
 import io
 import json
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 
@@ -31,8 +32,11 @@ def create(folder, name, *, source, licence):
             yield None
             return
         writer = Writer(temporary)
-        yield writer
-        writer.finish(name, source, licence)
+        try:
+            yield writer
+            writer.finish(name, source, licence)
+        finally:
+            writer.close()
 
 
 class Writer:
@@ -68,7 +72,7 @@ class Writer:
         digests, sizes = {}, self.sizes()
         for split in sizes:
             digests |= self._splits[split].finish(len(self.classes))
-        lines = "".join(f"{file} {digests[file]}\n" for file in sorted(digests))
+        lines = "".join(f"{array} {digests[array]}\n" for array in sorted(digests))
         about = {
             "format": FORMAT,
             "name": name,
@@ -82,14 +86,20 @@ class Writer:
             json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
+    def close(self):
+        """Close the files, whatever became of them."""
+        for split in self._splits.values():
+            with suppress(OSError):  # the disk may be full, and then what is left in the buffer cannot go anywhere
+                split.file.close()
+
 
 class _SplitWriter:
     def __init__(self, folder, name):
         self._folder, self._name = folder, name
         self.labels, self._shapes = [], []
         self._digest = hashlib.sha256()
-        self._file = (folder / f"{name}.pixels.npy").open("wb")
-        self._file.write(bytes(_HEADER_BYTES))
+        self.file = (folder / f"{name}.pixels.npy").open("wb")
+        self.file.write(bytes(_HEADER_BYTES))
 
     def extend(self, images, labels):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(labels):
@@ -97,7 +107,7 @@ class _SplitWriter:
                 f"expected uint8 images (n, H, W, 3) and n labels, got {images.dtype} {images.shape}, {len(labels)}"
             )
         data = np.ascontiguousarray(images).data
-        self._file.write(data)
+        self.file.write(data)
         self._digest.update(data)
         self.labels.extend(int(label) for label in labels)
         self._shapes.extend([images.shape[1:3]] * len(images))
@@ -109,11 +119,11 @@ class _SplitWriter:
         uniform = (shapes == shapes[0]).all()
         total = int(shapes.prod(axis=1, dtype=np.int64).sum() * 3)
         self._write_header((len(shapes), *map(int, shapes[0]), 3) if uniform else (total,))
-        digests = {f"{self._name}.pixels.npy": self._digest.hexdigest()}
-        arrays = {"labels": labels} if uniform else {"labels": labels, "shapes": shapes}
-        for kind, array in arrays.items():
-            np.save(self._folder / f"{self._name}.{kind}.npy", array, allow_pickle=False)
-            digests[f"{self._name}.{kind}.npy"] = hashlib.sha256(array.data).hexdigest()
+        digests = {f"{self._name}.pixels": self._digest.hexdigest()}
+        for kind, array in {"labels": labels, "shapes": shapes}.items():
+            digests[f"{self._name}.{kind}"] = hashlib.sha256(array.data).hexdigest()
+            if kind == "labels" or not uniform:
+                np.save(self._folder / f"{self._name}.{kind}.npy", array, allow_pickle=False)
         return digests
 
     def _write_header(self, shape):
@@ -127,6 +137,6 @@ class _SplitWriter:
             + text[10:].rstrip(b" \n").ljust(_HEADER_BYTES - 11)
             + b"\n"
         )
-        self._file.seek(0)
-        self._file.write(text)
-        self._file.close()
+        self.file.seek(0)
+        self.file.write(text)
+        self.file.close()

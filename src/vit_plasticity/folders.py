@@ -24,7 +24,7 @@ def new_folder(folder, mark):
             yield None
             return
         _check(folder, mark)
-        prefix = f".{folder.name}.new-"
+        prefix = f".{folder.name}~"  # no name of ours holds a tilde
         for left_over in folder.parent.glob(f"{prefix}*"):  # of a process that was killed, since we hold the lock
             shutil.rmtree(left_over)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=prefix))

@@ -3,8 +3,6 @@
 import errno
 import hashlib
 import multiprocessing
-import os
-import subprocess
 import threading
 from functools import partial
 
@@ -244,17 +242,6 @@ def test_too_little_room_is_found_before_the_download(server, source, monkeypatc
     assert cli.run(main) == 1
     assert "No space left on device: 307,200 bytes" in capsys.readouterr().err
     assert not visible(source.folder)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True).returncode:
-        pytest.skip("needs the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def test_a_full_disk_during_the_download(server, small_disk, tmp_path, monkeypatch):
