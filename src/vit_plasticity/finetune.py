@@ -324,7 +324,7 @@ def main(argv=None):
     output = Path(args.output)
     with checkpoints.owned_folder(args.work, spec_key) as folder:
         if _done(output, spec_key):
-            print(f"{output.parent} is complete: another process made it meanwhile; nothing to do")
+            print(f"complete: another process made {output.parent} meanwhile; nothing to do")
             return 0
         model = models.load(args.model)
         try:
@@ -347,6 +347,7 @@ def main(argv=None):
         with cli.atomic(output.with_name("trained.safetensors")) as temporary:
             safetensors.torch.save_file({n: t.contiguous() for n, t in trained.items()}, temporary)
         tables.write(output, [row | common for row in rows], stage="finetune", **about)
+    print(f"complete: {len(rows)} runs in {output.parent}")
 
 
 def _done(output, spec_key):

@@ -48,6 +48,15 @@ def measured_components(config):
     return [c for c in config["components"] if c in components.BLOCK_COMPONENTS]
 
 
+def evaluated_on(config):
+    """Dataset that cells were trained on → the datasets that they are also evaluated on, without repetition."""
+    targets = {}
+    for entry in config["evaluate_on"]:
+        named = targets.setdefault(entry["trained_on"], [])
+        named += [name for name in entry["tested_on"] if name not in named]
+    return targets
+
+
 def stage_settings(config, stage, *names):
     """The section of a stage with the overrides for `names` (a dataset, then a model) applied, as a dict."""
     settings = dict(config[stage])
@@ -137,9 +146,11 @@ def _meaning_problems(config):
         if name not in config["datasets"] and name not in models:
             known = [*config["datasets"], *models]
             yield f"overrides.{name}: neither a dataset of this study nor a model; {_suggest(name, known)}"
-    for name in config["evaluate_on"]:
+    for i, entry in enumerate(config["evaluate_on"]):
+        name = entry["trained_on"]
         if name not in config["datasets"]:
-            yield f"evaluate_on.{name}: not a dataset of this study; {_suggest(name, config['datasets'])}"
+            known = _suggest(name, config["datasets"])
+            yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
 
 
@@ -171,8 +182,8 @@ def _names_of_datasets(config):
     """Every dataset that the study would fetch: (path of the key, name)."""
     yield from ((f"datasets[{i}]", name) for i, name in enumerate(config["datasets"]))
     yield "plasticity.source", config["plasticity"]["source"]
-    for dataset, names in config["evaluate_on"].items():
-        yield from ((f"evaluate_on.{dataset}[{i}]", name) for i, name in enumerate(names))
+    for i, entry in enumerate(config["evaluate_on"]):
+        yield from ((f"evaluate_on[{i}].tested_on[{k}]", name) for k, name in enumerate(entry["tested_on"]))
     for model in {name for _, name in _names_of_models(config)} & config["catalog"]["models"].keys():
         if "pretrain" in config["catalog"]["models"][model]:
             yield f"catalog.models.{model}.pretrain.dataset", config["catalog"]["models"][model]["pretrain"]["dataset"]

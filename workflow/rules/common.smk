@@ -44,8 +44,10 @@ PRETRAINED = [name for name, entry in config["catalog"]["models"].items() if "pr
 FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINED]
 CELL = "{model}/{dataset}/{component}/seed={seed}"
 RUN_FILES = ["runs.parquet", "history.parquet", "trained.safetensors"]
-GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds", "evaluate_on")} | {
-    "plasticity_models": studies.measured_models(config)
+EVALUATED_ON = studies.evaluated_on(config)
+GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds")} | {
+    "plasticity_models": studies.measured_models(config),
+    "evaluate_on": EVALUATED_ON,
 }
 TABLES = [
     "plasticity",
@@ -102,7 +104,7 @@ def cells():
         *(
             f"<results>/robustness/{CELL.format(**cell)}.parquet"
             for cell in studies.cells(config)
-            if cell["dataset"] in config["evaluate_on"]
+            if cell["dataset"] in EVALUATED_ON
         ),
     ]
 
@@ -146,7 +148,7 @@ def pretrain_settings(wildcards):
 def evaluation_datasets(wildcards):
     return collect(
         "resources/datasets/{name}",
-        name=config["evaluate_on"].get(wildcards.dataset, []),
+        name=EVALUATED_ON.get(wildcards.dataset, []),
     )
 
 

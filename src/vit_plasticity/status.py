@@ -1,0 +1,106 @@
+"""Which cells of a study are done, diverged, failed or missing, and the command that runs what is not done.
+
+    python -m vit_plasticity.status                                             the default study
+    python -m vit_plasticity.status --configfile workflow/studies/paper.yaml    another one
+
+A cell is *done* when all its files are there; *diverged* when they are, but no learning rate gave a finite loss;
+*failed* when its log tells of no success and there is no result (or it still runs); *missing* otherwise. Only reads.
+"""
+
+import collections
+import shlex
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from vit_plasticity import cli, studies
+from vit_plasticity.cli import InputError
+
+FILES = ("runs.parquet", "history.parquet", "trained.safetensors")
+COMPLETE = "complete: "
+"""How the log of a cell that succeeded ends (see `vit_plasticity.finetune`)."""
+NOT_DONE = ("failed", "missing")
+
+
+def cell_state(results, logs, cell):
+    """(state, remark) of one cell; the remark of a failed one is the last line of its log.
+
+    results, logs: folders of the study; cell: dict of model, dataset, component, seed.
+    """
+    place = Path(cell["model"], cell["dataset"], cell["component"], f"seed={cell['seed']}")
+    folder = results / "finetune" / place
+    if all((folder / name).is_file() for name in FILES):
+        outcomes = pq.read_table(folder / "runs.parquet", columns=["outcome"], partitioning=None)["outcome"].to_pylist()
+        diverged = outcomes.count("diverged")
+        remark = f"{diverged} of {len(outcomes)} runs diverged" if diverged else ""
+        return ("diverged" if diverged == len(outcomes) else "done"), remark
+    log = logs / "finetune" / place.parent / f"{place.name}.log"
+    if not log.is_file():
+        return "missing", ""
+    lines = log.read_text(errors="replace").strip().splitlines()
+    if lines and lines[-1].startswith(COMPLETE):
+        return "missing", "it was complete once; its files were removed"
+    return "failed", lines[-1] if lines else "its log is empty: it was stopped, or is running"
+
+
+def load_config(files):
+    """The configuration that Snakemake sees: the files laid over each other (maps merge, lists replace)."""
+    merged = {}
+    for file in files:
+        try:
+            loaded = yaml.safe_load(Path(file).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise InputError(f"{file} cannot be read: {error}") from error
+        _merge(merged, loaded or {})
+    return merged
+
+
+def _merge(base, over):
+    for key, value in over.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def rerun_command(configfiles, wanted):
+    """The Snakemake command that runs what is not done: everything, or with `wanted` (paths) these cells alone."""
+    command = ["snakemake", "--cores", "all", "--keep-going", "--rerun-incomplete", *wanted]
+    return shlex.join(command + (["--configfile", *configfiles] if configfiles else []))
+
+
+def main(argv=None):
+    parser = cli.parser("status", __doc__)
+    parser.add_argument(
+        "--configfile", nargs="+", default=[], help="study laid over config.yaml, as given to snakemake"
+    )
+    parser.add_argument("--state", choices=("done", "diverged", *NOT_DONE), help="list the cells in this state alone")
+    parser.add_argument("--directory", type=Path, default=Path(), help="where Snakemake works (default: here)")
+    args = parser.parse_args(argv)
+    root = Path(__file__).parents[2]
+    schema = yaml.safe_load((root / "workflow" / "config.schema.yaml").read_text())
+    config = studies.resolve(load_config([root / "config.yaml", *args.configfile]), schema)
+    results, logs = args.directory / "results" / config["study"], args.directory / "logs" / config["study"]
+    counts, failed = collections.Counter(), []
+    for cell in studies.cells(config):
+        state, remark = cell_state(results, logs, cell)
+        counts[state] += 1
+        name = "/".join(str(cell[key]) for key in ("model", "dataset", "component")) + f"/seed={cell['seed']}"
+        if state == "failed":
+            failed.append(f"results/{config['study']}/finetune/{name}/runs.parquet")
+        if args.state in (None, state):
+            print(f"{state:9}{name}{remark and '  ' + remark}")
+    print(
+        f"\n{config['study']}: {counts.total()} cells, "
+        + ", ".join(f"{counts[s]} {s}" for s in ("done", "diverged", *NOT_DONE))
+    )
+    if any(counts[state] for state in NOT_DONE):
+        print(f"run what is not done:  {rerun_command(args.configfile, [])}")
+    if failed:
+        print(f"one failed cell alone: {rerun_command(args.configfile, failed[:1])}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main))
