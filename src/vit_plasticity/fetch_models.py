@@ -12,7 +12,6 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
 from vit_plasticity import models
 from vit_plasticity.cli import InputError
@@ -89,8 +88,8 @@ def _hub_file(repository, name, source):
         return path
     try:
         path = Path(hf_hub_download(repository, name, endpoint=source.mirror, local_files_only=source.offline))
-    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # the client passes on whatever its transport raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{name} of {repository} cannot be had from the hub: {reason} {_how_to_get(repository)}"
         ) from error

@@ -73,6 +73,19 @@ def test_an_unreachable_hub_is_said_so(tmp_path, monkeypatch, source):
     assert not (tmp_path / "m").exists()
 
 
+@pytest.mark.parametrize("fault", [("cut", 1000), ("status", 503), ("status", 401), ("status", 404)])
+def test_a_hub_that_fails_for_good_is_said_so(hub, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with (
+        FileServer(hub) as server,
+        pytest.raises(InputError, match=r"model.safetensors of .* cannot be had from the hub"),
+    ):
+        server.faults += [("none",), *[fault] * 20]
+        fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url)
+    assert not (tmp_path / "m").exists()
+
+
 def test_a_page_in_place_of_weights_is_refused(hub, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with FileServer(hub) as server, pytest.raises(InputError):
