@@ -4,6 +4,7 @@ The numbers come from a fixed seed. Nothing is trained; what is plausible about 
 least; a high plasticity helps a little; large learning rates diverge when asked to) is put in by hand.
 """
 
+import itertools
 import math
 import zlib
 from pathlib import Path
@@ -44,58 +45,40 @@ def write_study(
     evaluate_on=None,
     diverges=lambda **key: False,
     study="synthetic",
-    revs=1,
 ):
     """Write a whole study under `folder` and return the folder.
 
     diverges: called with model, dataset, component, seed, lr; True makes that run diverge half-way.
     evaluate_on: dataset → datasets that its cells are evaluated on.
     """
-    folder = Path(folder)
-    about = {"study": study, "rev": revs}
+    about = {"study": study, "rev": 1}
     measured = [c for c in components if c in BLOCK_COMPONENTS]
-    for model in plasticity_models or models:
-        for component in measured:
-            key = {"model": model, "component": component}
-            bound = PLASTICITY[component] * (40 if component == "mha" else 3) * (1 + 0.3 * np.arange(blocks) / blocks)
-            rows = {"block": np.arange(blocks), "bound": bound}
-            tables.write(folder / f"bounds/{model}/{component}.parquet", rows, stage="bounds", key=key, **about)
-            for dataset in datasets:
-                key = {"model": model, "dataset": dataset, "component": component}
-                path = folder / f"plasticity/{model}/{dataset}/{component}.parquet"
-                tables.write(path, rates(blocks, pairs, **key), stage="plasticity", key=key, **about)
-    for model in models:
+
+    def write(path, stage, rows, **key):
+        tables.write(Path(folder, f"{path}.parquet"), rows, stage=stage, key=key, **about)
+
+    for model, component in itertools.product(plasticity_models or models, measured):
+        bound = PLASTICITY[component] * (40 if component == "mha" else 3) * (1 + 0.3 * np.arange(blocks) / blocks)
+        rows = {"block": np.arange(blocks), "bound": bound}
+        write(f"bounds/{model}/{component}", "bounds", rows, model=model, component=component)
         for dataset in datasets:
-            key = {"model": model, "dataset": dataset}
-            rows = {
-                "accuracy": [base(dataset) - 0.15],
-                "n_train": [1400],
-                "n_test": [360],
-                "n_features": [64],
-                "duration_s": [0.4],
-            }
-            tables.write(folder / f"probe/{model}/{dataset}.parquet", rows, stage="probe", key=key, **about)
-            for component in components:
-                for seed in seeds:
-                    key = {"model": model, "dataset": dataset, "component": component, "seed": seed}
-                    cell = folder / f"finetune/{model}/{dataset}/{component}/seed={seed}"
-                    runs, history = train(key, lrs, steps, every, diverges)
-                    tables.write(cell / "runs.parquet", runs, stage="finetune", key=key, **about)
-                    tables.write(cell / "history.parquet", history, stage="history", key=key, **about)
-                    chosen = [
-                        (lr, a) for lr, a, c in zip(runs["lr"], runs["test_accuracy"], runs["chosen"], strict=True) if c
-                    ]
-                    if chosen and dataset in (evaluate_on or {}):
-                        (lr, accuracy), on = chosen[0], evaluate_on[dataset]
-                        rows = {
-                            "evaluated_on": on,
-                            "lr": [lr] * len(on),
-                            "accuracy": [accuracy - 0.2] * len(on),
-                            "n_test": [360] * len(on),
-                        }
-                        path = folder / f"robustness/{model}/{dataset}/{component}/seed={seed}.parquet"
-                        tables.write(path, rows, stage="evaluate", key=key, **about)
-    return folder
+            key = {"model": model, "dataset": dataset, "component": component}
+            write(f"plasticity/{model}/{dataset}/{component}", "plasticity", rates(blocks, pairs, **key), **key)
+    for model, dataset in itertools.product(models, datasets):
+        sizes = {"n_train": 1400, "n_test": 360, "n_features": 64, "duration_s": 0.4}
+        rows = [{"accuracy": base(dataset) - 0.15} | sizes]
+        write(f"probe/{model}/{dataset}", "probe", rows, model=model, dataset=dataset)
+    for model, dataset, component, seed in itertools.product(models, datasets, components, seeds):
+        key = {"model": model, "dataset": dataset, "component": component, "seed": seed}
+        cell = f"{model}/{dataset}/{component}/seed={seed}"
+        runs, history = train(key, lrs, steps, every, diverges)
+        write(f"finetune/{cell}/runs", "finetune", runs, **key)
+        write(f"finetune/{cell}/history", "history", history, **key)
+        if on := (evaluate_on or {}).get(dataset):
+            chosen = next((run for run in runs if run["chosen"]), None)
+            found = {"lr": chosen and chosen["lr"], "accuracy": chosen and chosen["test_accuracy"] - 0.2, "n_test": 360}
+            write(f"robustness/{cell}", "evaluate", [{"evaluated_on": name} | found for name in on], **key)
+    return Path(folder)
 
 
 def base(dataset):
@@ -119,7 +102,7 @@ def rates(blocks, pairs, model, dataset, component):
 
 
 def train(key, lrs, steps, every, diverges):
-    """Runs and history of one cell, as dicts of columns without the key."""
+    """Runs (a list of rows) and history (a dict of columns) of one cell, without the key."""
     rng = rng_of(*key.values())
     ids = parts(key["component"])
     full = ids == ("full",)
@@ -135,8 +118,7 @@ def train(key, lrs, steps, every, diverges):
         loss = 0.3 + 2 * np.exp(-t / steps * 4 * (1 + gain * 10)) + 0.1 * rng.standard_normal(n)
         norm = (1 + gain * 10) * np.exp(-t / steps) * np.exp(0.2 * rng.standard_normal(n))
         if diverged:
-            loss[-6:] *= 4.0 ** np.arange(1, 7)
-            norm[-6:] *= 10.0 ** np.arange(1, 7)
+            loss, norm = loss * 4.0 ** np.maximum(0, t - n + 6), norm * 10.0 ** np.maximum(0, t - n + 6)
             loss[-1], norm[-1] = math.nan, math.inf
         evaluated = (t % every == 0) & np.isfinite(loss)
         accuracy = fit * (1 - 0.8 * np.exp(-t / steps * 5)) + 0.005 * rng.standard_normal(n)
@@ -159,4 +141,4 @@ def train(key, lrs, steps, every, diverges):
         max(finished, key=lambda run: run["val_accuracy"])["chosen"] = True
     names = ("lr", "step", "loss", "gradient_norm", "step_lr", "val_loss", "val_accuracy")
     columns = dict(zip(names, map(list, zip(*history, strict=True)), strict=True))
-    return {name: [run[name] for run in runs] for name in runs[0]}, columns
+    return runs, columns
