@@ -5,7 +5,6 @@ import dataclasses
 import errno
 import json
 import os
-import shutil
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -123,34 +122,6 @@ def atomic(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def atomic_folder(path):
-    """A temporary folder beside `path`, which takes its place when the block ends well, and is removed when it does
-    not.
-
-    An older folder at `path` is replaced as a whole.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-    try:
-        yield temporary
-        for entry in [*temporary.rglob("*"), temporary]:
-            descriptor = os.open(entry, os.O_RDONLY)
-            os.fsync(descriptor)
-            os.close(descriptor)
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            old = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-            path.replace(old)
-            temporary.replace(path)
-            shutil.rmtree(old)
-        else:
-            temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _umask():

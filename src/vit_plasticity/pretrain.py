@@ -6,12 +6,11 @@ from fractals is FractalDB's (Kataoka et al. 2020; Nakashima et al. 2021); the m
 
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import timm
 import torch
 
-from vit_plasticity import batches, cli, datasets, models, training
+from vit_plasticity import batches, cli, datasets, folders, models, training
 from vit_plasticity.cli import InputError
 
 
@@ -90,15 +89,14 @@ def main(argv=None):
     params = cli.params(PretrainParams, args.params)
     device = models.use(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
-    model, accuracy = pretrain(dataset, params, device, args.threads)
-    print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
-    output = Path(args.output)
-    with cli.atomic_folder(output) as temporary:
-        models.save(
-            model,
-            temporary,
-            {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy, **vars(params)},
-        )
+    with folders.new_folder(args.output, models.PROVENANCE) as folder:
+        if folder is None:
+            print(f"{args.output} was made by another process meanwhile")
+            return
+        model, accuracy = pretrain(dataset, params, device, args.threads)
+        print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
+        source = {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy}
+        models.save(model, folder, source | vars(params))
 
 
 if __name__ == "__main__":
