@@ -15,6 +15,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 STAGES = ("bounds", "evaluate", "finetune", "plasticity", "pretrain", "probe")
@@ -65,9 +66,10 @@ def _monitor(connection):
         os.close(descriptor)
 
     def forward():
-        while byte := connection.recv(1):
-            os.kill(child, byte[0])
-        os.kill(child, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # the job may have ended meanwhile
+            while byte := connection.recv(1):
+                os.kill(child, byte[0])
+            os.kill(child, signal.SIGKILL)
 
     threading.Thread(target=forward, daemon=True).start()
     _, status = os.waitpid(child, 0)

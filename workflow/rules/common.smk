@@ -62,16 +62,16 @@ TABLES = [
     "tests",
 ]
 PAGES = ["summary", "ranking", "correlation", "tests"]
-FIGURES = [
-    "plasticity_by_component",
-    "plasticity_by_depth",
-    "relative_gain",
-    "plasticity_vs_accuracy",
-    "robustness",
-    "dynamics",
-    "bounds_vs_plasticity",
-    "accuracy_vs_fraction",
-]
+FIGURES = {
+    "plasticity_by_component": "Plasticity",
+    "plasticity_by_depth": "Plasticity",
+    "bounds_vs_plasticity": "Plasticity",
+    "relative_gain": "Fine-tuning",
+    "accuracy_vs_fraction": "Fine-tuning",
+    "robustness": "Fine-tuning",
+    "dynamics": "Fine-tuning",
+    "plasticity_vs_accuracy": "Does plasticity predict accuracy?",
+}
 
 
 def measurements():
@@ -112,12 +112,25 @@ def cells():
 def study_tables():
     return [
         *collect("<results>/tables/{name}.parquet", name=TABLES),
-        *collect("<results>/tables/{name}.html", name=PAGES),
+        *(in_report("tables", name, "html", "Tables") for name in PAGES),
     ]
 
 
 def study_figures():
-    return collect("<results>/figures/{name}.{kind}", name=FIGURES, kind=["png", "pdf"])
+    return [
+        *(in_report("figures", name, "png", category) for name, category in FIGURES.items()),
+        *collect("<results>/figures/{name}.pdf", name=FIGURES),
+    ]
+
+
+def in_report(folder, name, kind, category):
+    """A result that the HTML report shows, with its caption."""
+    return report(
+        f"<results>/{folder}/{name}.{kind}",
+        caption=str(BASE / "workflow" / "report" / f"{name}.rst"),
+        category=category,
+        labels={"result": name.replace("_", " ")},
+    )
 
 
 def settings(stage):
