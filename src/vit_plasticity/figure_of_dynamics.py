@@ -16,7 +16,7 @@ def dynamics(study, styles):
 
     Their last finite value is a cross, at the edge of the panel where it lies beyond what the other runs span.
     """
-    if study.history.empty:
+    if study.history.empty or study.trained.empty:
         return theme.note("No fine-tuning has finished in this study yet.")
     curves, evaluations, broken = _reduced(study)
     groups = panels_of(study.trained)

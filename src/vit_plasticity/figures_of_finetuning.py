@@ -46,15 +46,7 @@ def against_plasticity(study, styles):
     rows = study.trained.dropna(subset=["plasticity", "test_accuracy_mean"])
     if rows.empty:
         return theme.note("No component has both a plasticity and an accuracy yet.")
-    pooled = [
-        (
-            model,
-            None,
-            title.replace("mean of ", "").replace("datasets", "datasets, each centred"),
-            _centred(rows[rows["model"] == model]),
-        )
-        for model, _, title, _ in means_over_datasets(rows, ["plasticity"])
-    ]
+    pooled = _pooled(rows)
     groups = pooled + panels_of(rows)
     figure, axes = theme.panels(len(groups), height=1.75)
     for axis, (model, dataset, title, group) in zip(axes, groups, strict=True):
@@ -77,9 +69,18 @@ def against_plasticity(study, styles):
     return figure
 
 
-def _centred(rows):
+def _pooled(rows):
+    """Panels like those of `panels_of`, one per model with two datasets or more: differences from each one's mean."""
     columns = ["plasticity", "test_accuracy_mean"]
-    return rows.assign(**{c: rows[c] - rows.groupby("dataset")[c].transform("mean") for c in columns})
+    groups = rows.groupby(["model", "dataset"])
+    centred = rows.assign(**{c: rows[c] - groups[c].transform("mean") for c in columns})
+    panels = []
+    for model, group in centred[groups["component"].transform("count") > 1].groupby("model", sort=False):
+        n_datasets = group["dataset"].nunique()
+        name = f"{n_datasets} datasets, each centred"
+        if n_datasets > 1:
+            panels.append((model, None, f"{name}\n{model}" if rows["model"].nunique() > 1 else name, group))
+    return panels
 
 
 def _coefficient(correlation, model, dataset):
