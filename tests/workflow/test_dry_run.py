@@ -1,0 +1,107 @@
+"""What each study would run, and what it costs to find out."""
+
+import collections
+import re
+import subprocess
+import sys
+
+import pytest
+from planning import plan
+from processes import ROOT, SMOKE, SNAKEMAKE, command
+
+STUDIES = {
+    "config.yaml": {
+        "fetch_dataset": 5,
+        "pretrain": 1,
+        "plasticity": 4 * 5,
+        "bounds": 5,
+        "probe": 4,
+        "finetune": 4 * 6 * 2,
+        "evaluate": 6 * 2,
+        "correlate": 1,
+        "plots": 1,
+    },
+    "smoke.yaml": {
+        "fetch_dataset": 3,
+        "pretrain": 1,
+        "plasticity": 2 * 2,
+        "bounds": 2,
+        "probe": 2,
+        "finetune": 2 * 2 * 2,
+        "evaluate": 2 * 2,
+        "correlate": 1,
+        "plots": 1,
+    },
+    "paper.yaml": {
+        "fetch_dataset": 12,
+        "fetch_model": 3,
+        "plasticity": 3 * 11 * 5,
+        "bounds": 3 * 5,
+        "probe": 11,
+        "finetune": 11 * 7 * 3,
+        "evaluate": 7 * 3,
+        "correlate": 1,
+        "plots": 1,
+    },
+    "paper_adamw.yaml": {
+        "fetch_dataset": 5,
+        "fetch_model": 1,
+        "plasticity": 4 * 5,
+        "bounds": 5,
+        "probe": 4,
+        "finetune": 4 * 6 * 3,
+        "correlate": 1,
+        "plots": 1,
+    },
+    "paper_model_size.yaml": {
+        "fetch_dataset": 2,
+        "fetch_model": 2,
+        "plasticity": 2 * 5,
+        "bounds": 2 * 5,
+        "probe": 2,
+        "finetune": 2 * 6 * 3,
+        "correlate": 1,
+        "plots": 1,
+    },
+}
+"""Study → rule → number of jobs in an empty folder, as products of what the study lists."""
+
+
+def study_file(name):
+    return ROOT / name if name == "config.yaml" else ROOT / "workflow" / "studies" / name
+
+
+def test_every_study_is_in_the_table():
+    assert {path.name for path in (ROOT / "workflow" / "studies").iterdir()} | {"config.yaml"} == STUDIES.keys()
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_jobs_of_a_study(name, tmp_path):
+    jobs = plan(tmp_path / "study", study_file(name))
+    assert collections.Counter(job.rule for job in jobs) == STUDIES[name]
+    assert len(set(jobs)) == len(jobs)
+
+
+def test_parsing_imports_nothing_heavy(tmp_path):
+    """Each cluster job parses the workflow again."""
+    program = (
+        "import sys\n"
+        "from snakemake.cli import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('imported:', *sorted({name.partition('.')[0] for name in sys.modules}))\n"
+    )
+    arguments = command(tmp_path, "--dry-run", config=SMOKE)[1:]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.rpartition("imported:")[2].split())
+    assert {"vit_plasticity", "snakemake"} <= imported
+    # Snakemake itself imports NumPy, pandas, pyarrow and PIL.
+    assert not imported & {"torch", "torchvision", "timm", "sklearn", "scipy", "matplotlib", "seaborn", "safetensors"}
+
+
+def test_dry_run_beside_the_snakefile_needs_no_options(tmp_path):
+    """`snakemake -n` in a clone, as the first screen of the README says, plans the default study."""
+    done = subprocess.run([SNAKEMAKE, "-n", "--directory", tmp_path], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^finetune +48$", done.stdout, re.MULTILINE)
