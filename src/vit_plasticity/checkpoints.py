@@ -5,18 +5,16 @@ one, of another `rev`, or of other settings. A checkpoint is a safetensors paylo
 its SHA-256; one generation is kept back, and a damaged file is refused with a message, never used.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
 import safetensors.torch
 
+from vit_plasticity import locks
 from vit_plasticity.cli import atomic
 
 _MAGIC = b"vit-plasticity checkpoint 1\n"
@@ -35,39 +33,11 @@ def owned_folder(root, key):
     The lock (flock) goes with its process, however that ends. Whoever waited must look whether the work is still to
     be done.
     """
-    root = Path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    lock = root / f"{key}.lock"
-    descriptor = _lock(lock)
-    try:
-        folder = root / key
+    folder = Path(root, key)
+    with locks.hold(folder.with_suffix(".lock"), f"owns {folder}"):
         folder.mkdir(exist_ok=True)
         yield folder
         shutil.rmtree(folder)
-        lock.unlink()
-    finally:
-        os.close(descriptor)
-
-
-def _lock(path, poll_s=0.5):
-    waited = False
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # The previous owner removes the file as it leaves: a lock on a removed file protects nothing.
-            if path.exists() and os.fstat(descriptor).st_ino == path.stat().st_ino:
-                return descriptor
-        except BlockingIOError:
-            if not waited:
-                print(
-                    f"another process owns {path.with_suffix('')}; waiting for it to finish",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                waited = True
-            time.sleep(poll_s)
-        os.close(descriptor)
 
 
 class Checkpoint:

@@ -307,7 +307,6 @@ def main(argv=None):
         components.parts(args.component)
     except ValueError as error:
         raise InputError(f"--component: {error}") from error
-    keeper = Keeper(args.checkpoint_interval_s)
     device = models.use(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
     check(dataset, params)
@@ -326,6 +325,7 @@ def main(argv=None):
         if _done(output, spec_key):
             print(f"complete: another process made {output.parent} meanwhile; nothing to do")
             return 0
+        keeper = Keeper(args.checkpoint_interval_s)
         model = models.load(args.model)
         try:
             rows, history, trained = finetune(

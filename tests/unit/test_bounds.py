@@ -25,7 +25,7 @@ def test_linear_bound_is_the_largest_singular_value(component, model):
 
 
 def test_attention_bound_by_hand(model):
-    """Queries, keys, values and outputs that are multiples of partial identities have singular values known at sight."""
+    """Multiples of the identity as queries, keys, values and outputs have singular values known at sight."""
     attention = model.blocks[0].attn  # two heads of width 12, embedding width 24
     with torch.no_grad():
         attention.qkv.weight.copy_(torch.cat([2 * torch.eye(24), 3 * torch.eye(24), 5 * torch.eye(24)]))

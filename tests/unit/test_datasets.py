@@ -295,7 +295,7 @@ def test_a_failure_leaves_nothing_or_what_was_there(tmp_path):
     with pytest.raises(ZeroDivisionError), create(tmp_path / "x", "x", source="", licence="") as writer:
         writer.add("train", images["train"][0], 0)
         raise ZeroDivisionError
-    assert {path.name for path in tmp_path.iterdir()} == {".x.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == set()
     first = write(tmp_path / "x", images, labels)
     with pytest.raises(ZeroDivisionError), create(tmp_path / "x", "x", source="", licence=""):
         raise ZeroDivisionError
@@ -306,7 +306,7 @@ def test_a_failure_leaves_nothing_or_what_was_there(tmp_path):
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     (tmp_path / ".x~dead" / "scratch").mkdir(parents=True)
     write(tmp_path / "x", *some())
-    assert {path.name for path in tmp_path.iterdir()} == {".x.lock", "x"}
+    assert {path.name for path in tmp_path.iterdir()} == {"x"}
 
 
 @pytest.mark.parametrize("what", ["file", "folder", "link"])
