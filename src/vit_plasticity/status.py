@@ -50,10 +50,13 @@ def load_config(files):
     merged = {}
     for file in files:
         try:
-            loaded = yaml.safe_load(Path(file).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise InputError(f"{file} cannot be read: {error}") from error
-        _merge(merged, loaded or {})
+        if not isinstance(loaded, dict):
+            raise InputError(f"{file} must hold a map of keys, got {loaded!r:.80}")
+        studies.refuse_repeated_keys(file)
+        _merge(merged, loaded)
     return merged
 
 

@@ -8,6 +8,7 @@ import difflib
 import itertools
 import json
 import math
+from pathlib import Path
 
 from vit_plasticity import components, datasets
 from vit_plasticity.cli import InputError
@@ -24,12 +25,34 @@ def resolve(config, schema):
     if not problems:
         config = _with_defaults(copy.deepcopy(config), schema, schema)
         problems = [*_meaning_problems(config)]
-    if problems:
-        listed = "\n".join(f"  - {p}" for p in problems)
-        raise InputError(
-            f"the configuration cannot be used:\n{listed}\nEvery key is explained in workflow/config.schema.yaml."
-        )
+    _refuse(problems)
     return config
+
+
+def refuse_repeated_keys(file):
+    """Raise InputError if a YAML file gives a key twice, of which YAML itself would silently keep the last."""
+    import yaml
+
+    seen = set()
+
+    def repeated(node, path):
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            return
+        seen.add(id(node))  # an anchor may be named many times, and within itself
+        if isinstance(node, yaml.SequenceNode):
+            for i, item in enumerate(node.value):
+                yield from repeated(item, [*path, i])
+            return
+        lines = {}
+        for key, value in node.value:
+            here, line = [*path, str(key.value)], key.start_mark.line + 1
+            if first := lines.get(here[-1]):
+                yield f"{_path(here)}: given in line {first} and again in line {line} of {file}; give it once"
+            lines.setdefault(here[-1], line)
+            yield from repeated(value, here)
+
+    if root := yaml.compose(Path(file).read_text(encoding="utf-8")):
+        _refuse([*repeated(root, [])])
 
 
 def cells(config):
@@ -68,6 +91,14 @@ def stage_settings(config, stage, *names):
 def json_text(value):
     """JSON with sorted keys: the one form in which settings are passed to a stage, and compared."""
     return json.dumps(value, sort_keys=True)
+
+
+def _refuse(problems):
+    if problems:
+        listed = "\n".join(f"  - {p}" for p in problems)
+        raise InputError(
+            f"the configuration cannot be used:\n{listed}\nEvery key is explained in workflow/config.schema.yaml."
+        )
 
 
 def _shape_problems(config, schema):

@@ -13,6 +13,8 @@ from vit_plasticity import studies, warm
 from vit_plasticity.cli import InputError
 
 try:
+    for file in workflow.configfiles:
+        studies.refuse_repeated_keys(file)
     config = studies.resolve(config, yaml.safe_load((BASE / "workflow" / "config.schema.yaml").read_text()))
 except InputError as error:
     raise WorkflowError(str(error))
