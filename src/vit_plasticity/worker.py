@@ -52,7 +52,8 @@ def _monitor(connection):
     """Run one job in a child of this process, pass signals on to it, and hand back its exit status.
 
     The client sends the request with its standard file descriptors, then one byte per signal; when it is killed the
-    connection ends, and so does the job.
+    connection ends, and so does the job. When Snakemake is killed the pipe ends, and the job is asked to stop: what an
+    orphan finished would be made again, while from a checkpoint the next Snakemake goes on.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
@@ -66,16 +67,23 @@ def _monitor(connection):
         os.close(descriptor)
 
     def forward():
+        watched = [connection, sys.stdin]
         with suppress(ProcessLookupError):  # the job may have ended meanwhile
-            while byte := connection.recv(1):
-                os.kill(child, byte[0])
-            os.kill(child, signal.SIGKILL)
+            while connection in watched:
+                ready, _, _ = select.select(watched, [], [])
+                if sys.stdin in ready:
+                    watched.remove(sys.stdin)
+                    os.kill(child, signal.SIGTERM)
+                if connection in ready:
+                    byte = connection.recv(1) or watched.remove(connection)
+                    os.kill(child, byte[0] if byte else signal.SIGKILL)
 
     threading.Thread(target=forward, daemon=True).start()
     _, status = os.waitpid(child, 0)
     # Like a shell: a job that died of signal N ends with status 128 + N.
     code = os.waitstatus_to_exitcode(status)
-    connection.sendall(bytes([code if code >= 0 else 128 - code]))
+    with suppress(OSError):  # the client was killed
+        connection.sendall(bytes([code if code >= 0 else 128 - code]))
     return 0
 
 
