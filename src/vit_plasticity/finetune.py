@@ -207,6 +207,8 @@ def main(argv=None):
         if _done(output, spec_key):
             print(f"complete: another process made {output.parent} meanwhile; nothing to do")
             return 0
+        for left_over in output.parent.glob(".*"):  # half-written by a process that was killed, since we hold the lock
+            left_over.unlink()
         keeper = Keeper(args.checkpoint_interval_s)
         model = models.load(args.model)
         try:
