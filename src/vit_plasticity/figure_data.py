@@ -10,14 +10,14 @@ from vit_plasticity.analysis import GROUP, order_of_component
 
 @dataclass(frozen=True)
 class Study:
-    """The tables of a study, as frames named and built as in `schemas`."""
+    """The tables of a study, as frames named and built as in `schemas`; of the history, what `read_history` returns."""
 
     plasticity: pd.DataFrame
     bounds: pd.DataFrame
     finetune: pd.DataFrame
-    history: pd.DataFrame
     summary: pd.DataFrame
     correlation: pd.DataFrame
+    history: pd.DataFrame
 
     @cached_property
     def trained(self):

@@ -5,6 +5,7 @@ Accuracies and gains are drawn in percent. A component of which every run diverg
 
 import numpy as np
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from vit_plasticity import theme
 from vit_plasticity.figure_data import means_over_datasets, panels_of
@@ -59,6 +60,7 @@ def against_plasticity(study, styles):
                 span=None if dataset is None else 100 * one["test_accuracy_std"],
             )
         axis.margins(x=0.1)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
         low, high = axis.get_ylim()
         axis.set_ylim(low, high + 0.45 * (high - low))  # room for the words
         axis.text(0.04, 0.96, _coefficient(study.correlation, model, dataset), va="top", transform=axis.transAxes)

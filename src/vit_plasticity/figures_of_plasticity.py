@@ -71,14 +71,15 @@ def against_bounds(study, styles):
     for axis, (model, rows) in zip(axes, models, strict=True):
         for component, one in rows.groupby("component"):
             theme.points(axis, one["bound"], one["rate_mean"], styles[component], size=3)
-        values = rows[["bound", "rate_mean"]].to_numpy()
-        ends = np.array([values.min() / 1.3, values.max() * 1.3])
-        axis.plot(ends, ends, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1)
+        equal = np.array([rows["rate_mean"].min(), rows["bound"].max()]) * [0.3, 3]
+        axis.plot(equal, equal, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1)
+        axis.set_xlim(rows["bound"].min() / 2, rows["bound"].max() * 2)
+        axis.set_ylim(rows["rate_mean"].min() / 2, rows["rate_mean"].max() * 2)
         theme.log_x(axis)
         theme.log_y(axis)
         theme.title(axis, model)
     figure.supxlabel("Theoretical upper bound")
     figure.supylabel("Measured rate of change")
-    equal = Line2D([], [], color=theme.GREY, linewidth=0.8, linestyle="--", label="measured = bound")
-    theme.legend(figure, both["component"].unique(), styles, further=[equal])
+    line = Line2D([], [], color=theme.GREY, linewidth=0.8, linestyle="--", label="measured = bound")
+    theme.legend(figure, both["component"].unique(), styles, further=[line])
     return figure

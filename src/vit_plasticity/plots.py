@@ -10,10 +10,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from vit_plasticity import cli, schemas, tables, theme
+from vit_plasticity import figure_of_dynamics as dynamics
 from vit_plasticity import figures_of_finetuning as finetuning
 from vit_plasticity import figures_of_plasticity as plasticity
 from vit_plasticity.figure_data import Study
-from vit_plasticity.figure_of_dynamics import dynamics
 
 FIGURES = {
     "plasticity_by_component": plasticity.by_component,
@@ -21,7 +21,7 @@ FIGURES = {
     "relative_gain": finetuning.relative_gain,
     "plasticity_vs_accuracy": finetuning.against_plasticity,
     "robustness": finetuning.robustness,
-    "dynamics": dynamics,
+    "dynamics": dynamics.draw,
     "bounds_vs_plasticity": plasticity.against_bounds,
     "accuracy_vs_fraction": finetuning.against_fraction,
 }
@@ -37,7 +37,10 @@ def read(folder):
             raise cli.InputError(f"{path} is missing: write the tables with python -m vit_plasticity.correlate first")
         if (stage := tables.about(path)["stage"]) != "correlate":
             raise cli.InputError(f"{path} was written by stage {stage!r}; name a folder that correlate wrote")
-        frames[name] = schemas.conform(pq.read_table(path), name).to_pandas()
+        if name == "history":
+            frames[name] = dynamics.read_history(path, frames["finetune"], frames["summary"])
+        else:
+            frames[name] = schemas.conform(pq.read_table(path), name).to_pandas()
     return Study(**frames)
 
 

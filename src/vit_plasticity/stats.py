@@ -60,12 +60,14 @@ def associate(x, y, statistic, *, confidence, resamples, permutations, seed):
     v(y) of each block (Daniels 1944, Biometrika 33:129).
 
     The interval holds the central `confidence` of bootstrap resamples. Of three blocks or more, blocks are drawn: it
-    says how the coefficient varies with the choice of datasets. In a single block, its places are drawn: with five
-    components it is coarse and wide, and says only how much hangs on one of them. Two blocks give no interval.
+    says how the coefficient varies with the choice of datasets, the components being given; where datasets agree it is
+    narrow, however few the components. In a single block, its places are drawn: with five components it is coarse and
+    wide, and says only how much hangs on one of them. Two blocks give no interval.
 
     The p-value is two-sided: the share of permutations of y's places, inside each block, whose coefficient is at
     least as far from zero. All permutations where there are no more than `permutations` (exact), else that many
-    random ones and the identity. Five components alone cannot go below 2/120.
+    random ones and the identity. Five components alone cannot go below 2/120. Blocks are permuted independently:
+    where components keep their order over datasets for a reason other than x, the pooled p-value is too small.
 
     estimate, interval and p-value are NaN for n < 3, or where x or y is constant in every block.
     """
