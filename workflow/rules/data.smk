@@ -5,7 +5,7 @@ rule fetch_dataset:
         "logs/fetch/datasets/{dataset}.log",
     localrule: True
     conda:
-        "../../envs/tables.yaml"
+        "../../envs/torch.yaml"
     resources:
         downloads=DOWNLOADS,
     params:
