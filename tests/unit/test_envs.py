@@ -1,0 +1,114 @@
+"""The environments: the lock is pinned and names no registry, and what `--sdm conda` installs suffices for its rules."""
+
+import ast
+import re
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from processes import ROOT
+
+LOCK = ROOT / "envs" / "requirements.lock"
+SOURCE = ROOT / "src" / "vit_plasticity"
+ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
+RULE = re.compile(r"^rule (\w+):\n(.*?)(?=^\S|\Z)", re.MULTILINE | re.DOTALL)
+
+
+def locked():
+    """The entries of the lock: (Requirement, its hashes)."""
+    entries = re.split(r"^(?=\S)", LOCK.read_text(), flags=re.MULTILINE)[1:]
+    parts = [re.split(r"\s*\\\n\s*--hash=", entry.strip()) for entry in entries]
+    return [(Requirement(requirement), hashes) for requirement, *hashes in parts]
+
+
+def pins(path):
+    """An environment file: (its version of Python, package → version that pip installs)."""
+    python, _, last = yaml.safe_load(path.read_text())["dependencies"]
+    listed = [Requirement(line) for line in last["pip"]]
+    assert all(re.fullmatch(r"==[^*]+", str(requirement.specifier)) for requirement in listed), "pin with =="
+    return python.removeprefix("python ="), {canonicalize_name(r.name): str(r.specifier)[2:] for r in listed}
+
+
+def rules():
+    """Rule → (the environment that it names, the stage that it runs)."""
+    found = {}
+    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
+        for name, body in RULE.findall(path.read_text()):
+            (environment,) = re.findall(r'conda:\n\s*"\.\./\.\./envs/(\S+)"', body)
+            (stage,) = re.findall(r"python -m vit_plasticity\.(?:warm )?(\w+)", body)
+            found[name] = environment, stage
+    return found
+
+
+def imported(module, seen):
+    """The modules that a module of the package imports, anywhere in it and in those of the package that it imports."""
+    if module in seen:
+        return set()
+    seen.add(module)
+    names = set()
+    for node in ast.walk(ast.parse((SOURCE / f"{module}.py").read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    own = {name.split(".")[1] for name in names if name.startswith("vit_plasticity.")}
+    own = {name for name in own if (SOURCE / f"{name}.py").exists()}
+    return names.union(*(imported(name, seen) for name in sorted(own)))
+
+
+def packages(stages):
+    """The packages from outside the standard library that stages import."""
+    seen = set()
+    tops = {name.split(".")[0] for stage in stages for name in imported(stage, seen)}
+    owners = packages_distributions()
+    outside = tops - set(sys.stdlib_module_names) - {"vit_plasticity", "__future__"}
+    return {canonicalize_name(owners[top][0]) for top in outside}
+
+
+def test_the_lock_pins_every_package_with_hashes_and_names_no_registry():
+    entries = locked()
+    assert len(entries) > 50
+    for requirement, hashes in entries:
+        assert re.fullmatch(r"==[^*,]+", str(requirement.specifier)), requirement
+        assert hashes and all(re.fullmatch(r"sha256:[0-9a-f]{64}", one) for one in hashes), requirement
+    assert "://" not in LOCK.read_text() and "--index" not in LOCK.read_text()
+
+
+def test_the_lock_holds_what_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    versions = {}
+    for requirement, _ in locked():
+        versions.setdefault(canonicalize_name(requirement.name), []).append(str(requirement.specifier)[2:])
+    for line in map(Requirement, wanted):
+        found = versions.get(canonicalize_name(line.name), [])
+        assert found and all(line.specifier.contains(version) for version in found), line
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
+def test_the_pins_of_an_environment_are_those_of_the_lock(path):
+    python, listed = pins(path)
+    here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    versions = {
+        canonicalize_name(requirement.name): str(requirement.specifier)[2:]
+        for requirement, _ in locked()
+        if requirement.marker is None or requirement.marker.evaluate(here)
+    }
+    assert listed == {name: versions[name] for name in listed}
+    assert list(listed) == sorted(listed)
+
+
+def test_every_rule_names_an_environment_and_a_stage():
+    found = rules()
+    assert {"fetch_dataset", "fetch_model", "pretrain", "finetune", "correlate", "plots"} <= set(found)
+    assert {environment for environment, _ in found.values()} == {path.name for path in ENVIRONMENTS}
+
+
+@pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.name)
+def test_an_environment_lists_what_the_stages_of_its_rules_import(path):
+    stages = {stage for environment, stage in rules().values() if environment == path.name}
+    assert set(pins(path)[1]) == packages(stages)
