@@ -1,20 +1,19 @@
-"""Real Snakemake runs of small studies, each in a folder of its own."""
+"""What the real Snakemake did in a small study: its jobs, and the tables that it left."""
 
 import os
 import re
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import processes
 import pyarrow.parquet as pq
 
-ROOT = Path(__file__).parents[2]
+JOB = re.compile(r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: ([^,\n]+)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one call of Snakemake did. started: (rule, output files) of each job, in the order in which they started."""
+    """One call of Snakemake. started: (rule, first output file) of each job, in the order in which they started."""
 
     status: int
     said: str
@@ -22,23 +21,17 @@ class Run:
 
     def outputs(self, rule):
         """The first output of each job of a rule."""
-        return [outputs[0] for name, outputs in self.started if name == rule]
+        return [output for name, output in self.started if name == rule]
 
 
-def snakemake(directory, *options, configfiles, **environment):
-    """Run Snakemake on one core in `directory`, with studies laid over config.yaml, as a user of the checkout would."""
-    command = [sys.executable, "-m", "snakemake", "--cores", "1", "--directory", str(directory), *options]
-    done = subprocess.run(
-        [*command, "--configfile", *map(str, configfiles)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
+def snakemake(directory, *options, config, **environment):
+    """Run Snakemake in the folder `directory` with `config`, the files of a study, laid over the default one."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
+    done = processes.snakemake(directory, *options, check=False, config=config, env=environment)
+    started = re.findall(
+        r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: ([^,\n]+)", done.stdout, re.MULTILINE
     )
-    said = done.stdout + done.stderr
-    started = re.findall(r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: (.*)$", said, re.MULTILINE)
-    return Run(done.returncode, said, [(rule, outputs.split(", ")) for rule, outputs in started])
+    return Run(done.returncode, done.stdout, started)
 
 
 def rows(directory, study, table):

@@ -46,18 +46,18 @@ def story(tmp_path_factory):
         whole = {name: (home / name).read_bytes() for name in BROKEN.values()}
         (home / BROKEN["domainnet_sketch"]).write_bytes(bytes(len(whole["sketch.zip"])))  # as long, and wrong
         (home / BROKEN["pet"]).unlink()
-        runs = [snakemake(folder, "--keep-going", configfiles=[STUDY], **environment)]
+        runs = [snakemake(folder, "--keep-going", config=[STUDY], **environment)]
         cells_after_first = finished_cells(folder)
         tables_after_first = list(folder.glob("results/paper_small/tables/*"))
         reasons = {name: (folder / f"logs/fetch/datasets/{name}.log").read_text() for name in BROKEN}
         requests = [list(server.requests)]
         for name, data in whole.items():
             (home / name).write_bytes(data)
-        runs.append(snakemake(folder, configfiles=[STUDY], **environment))
+        runs.append(snakemake(folder, config=[STUDY], **environment))
         requests.append(server.requests[len(requests[0]) :])
     offline = folder / "offline.yaml"
     offline.write_text("downloads: {offline: true}\n")
-    runs.append(snakemake(folder, configfiles=[STUDY, offline], **environment))
+    runs.append(snakemake(folder, config=[STUDY, offline], **environment))
     return SimpleNamespace(
         folder=folder,
         runs=runs,

@@ -7,7 +7,7 @@ import pytest
 import timm
 import torch
 import yaml
-from study_runs import ROOT
+from processes import ROOT
 from torch.nn import functional
 
 from vit_plasticity import fetch_models, models, plasticity
