@@ -1,6 +1,7 @@
-"""The environments: the lock is pinned and names no registry, and what `--sdm conda` installs suffices for its rules."""
+"""The environments: the lock is pinned and names no registry; what `--sdm conda` installs suffices for its rules."""
 
 import ast
+import itertools
 import re
 import sys
 import tomllib
@@ -80,7 +81,7 @@ def test_the_lock_pins_every_package_with_hashes_and_names_no_registry():
 
 def test_the_lock_holds_what_the_project_asks_for():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    wanted = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
     versions = {}
     for requirement, _ in locked():
         versions.setdefault(canonicalize_name(requirement.name), []).append(str(requirement.specifier)[2:])
