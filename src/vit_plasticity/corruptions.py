@@ -74,7 +74,7 @@ def _blur_along(images, angles, length):
 
 
 CORRUPTIONS = {
-    "contrast": (contrast, (0.5, 0.3, 0.2, 0.1, 0.05)),
+    "contrast": (contrast, (0.75, 0.5, 0.4, 0.3, 0.15)),
     "gaussian_noise": (gaussian_noise, (0.2, 0.35, 0.5, 0.7, 0.9)),
     "motion_blur": (motion_blur, (5, 8, 11, 14, 17)),
     "snow": (snow, ((0.02, 3, 0.1), (0.04, 4, 0.2), (0.06, 5, 0.3), (0.08, 5, 0.35), (0.09, 6, 0.4))),

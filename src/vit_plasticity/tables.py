@@ -104,7 +104,8 @@ def _to_table(rows):
 
 def _read(path):
     try:
-        return pq.read_table(path, partitioning=None, memory_map=True)
+        with pq.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+            return file.read(use_threads=False)
     except (OSError, pa.ArrowInvalid) as error:
         raise _unreadable(path, error) from error
 

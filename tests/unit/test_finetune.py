@@ -132,11 +132,11 @@ def run_main(model_folder, dataset_folder, folder, *more):
     return cli.run(finetune.main, [str(a) for a in [*arguments, "--params", json.dumps(SETTINGS), *more]])
 
 
-def test_the_stage_writes_its_files_and_leaves_no_work(model_folder, dataset_folder, tmp_path):
+def test_the_stage_writes_its_files_and_leaves_no_checkpoint(model_folder, dataset_folder, tmp_path):
     assert run_main(model_folder, dataset_folder, tmp_path) == 0
     cell = tmp_path / "cell"
     assert {p.name for p in cell.iterdir()} == set(finetune.OUTPUTS)
-    assert not [*(tmp_path / "work").iterdir()]
+    assert not [*(tmp_path / "work").rglob("*.checkpoint"), *(tmp_path / "work").glob("*.lock")]
     runs = pq.read_table(cell / "runs.parquet").to_pylist()
     assert [(r["model"], r["dataset"], r["component"], r["seed"], r["lr"]) for r in runs] == [
         ("small", "colours", "fc1", 3, 0.05),
