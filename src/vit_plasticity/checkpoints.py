@@ -7,9 +7,8 @@ its SHA-256; one generation is kept back, and a damaged file is refused with a m
 
 import hashlib
 import json
-import shutil
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import safetensors.torch
@@ -31,13 +30,17 @@ def owned_folder(root, key):
     for.
 
     The lock (flock) goes with its process, however that ends. Whoever waited must look whether the work is still to
-    be done.
+    be done. When the block ends well, the checkpoints go, and the folder too unless something else is left in it.
     """
     folder = Path(root, key)
     with locks.hold(folder.with_suffix(".lock"), f"owns {folder}"):
         folder.mkdir(exist_ok=True)
         yield folder
-        shutil.rmtree(folder)
+        for pattern in ("*.checkpoint", "*.previous", ".*"):
+            for file in folder.glob(pattern):
+                file.unlink()
+        with suppress(OSError):  # not empty
+            folder.rmdir()
 
 
 class Checkpoint:

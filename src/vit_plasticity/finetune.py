@@ -8,13 +8,16 @@ A cell that is killed and started again goes on from its last checkpoint and end
 that was never killed (on one device). A run whose loss stops being finite ends as "diverged", which is an outcome.
 """
 
+import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import safetensors.torch
 import torch
 
@@ -207,7 +210,12 @@ def main(argv=None):
         if _done(output, spec_key):
             print(f"complete: another process made {output.parent} meanwhile; nothing to do")
             return 0
-        for left_over in output.parent.glob(".*"):  # half-written by a process that was killed, since we hold the lock
+        if _done(folder / output.name, spec_key):
+            _link_outputs(folder, output.parent)
+            print(f"complete: {output.parent} was made already and removed by a Snakemake that did not see it end")
+            return 0
+        # Half-written by a process that was killed, since we hold the lock.
+        for left_over in [file for name in OUTPUTS for file in output.parent.glob(f".{name}.*")]:
             left_over.unlink()
         keeper = Keeper(args.checkpoint_interval_s)
         model = models.load(args.model)
@@ -227,11 +235,15 @@ def main(argv=None):
             "device": models.describe(device),
         }
         about = {"study": args.study, "rev": args.rev, "key": key, "device": models.describe(device), "spec": spec_key}
+        for column in runs.EVALUATION_COLUMNS:  # null where nothing was evaluated, which is not the same as NaN
+            history[column] = pa.array(history[column], mask=np.isnan(history[column]))
         tables.write(output.with_name("history.parquet"), history, stage="history", **about)
         with cli.atomic(output.with_name("trained.safetensors")) as temporary:
             # Not save_file: it hides the error of a full disk in one of its own.
             temporary.write_bytes(safetensors.torch.save({n: t.contiguous() for n, t in trained.items()}))
         tables.write(output, [row | common for row in rows], stage="finetune", **about)
+        with suppress(OSError):  # a file system may have no hard links
+            _link_outputs(output.parent, folder)
     print(f"complete: {len(rows)} runs in {output.parent}")
 
 
@@ -240,6 +252,18 @@ def _done(output, spec_key):
     if not all(output.with_name(name).exists() for name in OUTPUTS):
         return False
     return tables.about(output).get("spec") == spec_key
+
+
+def _link_outputs(source, target):
+    """Put hard links to the outputs of a finished cell into another folder, runs.parquet last.
+
+    A Snakemake that was killed never learns that a cell ended, and the next one removes its outputs to make them again.
+    With these links in the work folder that takes no training. They use no space, and go when Snakemake ends in order.
+    """
+    for name in reversed(OUTPUTS):
+        (target / name).unlink(missing_ok=True)
+        (target / name).hardlink_to(source / name)
+        os.utime(target / name)
 
 
 if __name__ == "__main__":

@@ -186,3 +186,13 @@ DOWNLOADS = download_options()
 onstart:
     if workflow.is_main_process:
         warm.start_worker()
+
+
+onsuccess:
+    if workflow.is_main_process:
+        studies.clear_work(WORK)
+
+
+onerror:
+    if workflow.is_main_process:
+        studies.clear_work(WORK)
