@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import small_vit
+from small_vit import small_vit
 
 from vit_plasticity import checkpoints, cli, evaluate, finetune, models, tables
 from vit_plasticity.cli import InputError

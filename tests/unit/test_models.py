@@ -6,7 +6,7 @@ import shutil
 import pytest
 import timm
 import torch
-from conftest import small_vit
+from small_vit import small_vit
 
 from vit_plasticity import models
 from vit_plasticity.cli import InputError

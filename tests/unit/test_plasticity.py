@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import small_vit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
+from small_vit import small_vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
