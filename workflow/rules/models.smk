@@ -29,11 +29,9 @@ rule pretrain:
         model=one_of(PRETRAINED),
     conda:
         "../../envs/torch.yaml"
-    # Not {threads} below, which Snakemake lowers with --cores 1: sums of other parts end in other bits.
-    threads: 2
     params:
         settings=pretrain_settings,
         rev=1,
     shell:
         "python -m vit_plasticity.warm pretrain --dataset {input} --params {params.settings:q}"
-        " --threads 2 --output {output} > {log} 2>&1"
+        " --threads {threads} --output {output} > {log} 2>&1"
