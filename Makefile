@@ -9,7 +9,8 @@ UV_VERSION := 0.13.9
 
 run: .venv/ready ## the default study, and its report
 	$(BIN)/snakemake --cores all --quiet rules
-	$(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
+	@[ results/$(STUDY)/report.html -nt results/$(STUDY)/figures/robustness.pdf ] || \
+	    $(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
 	@echo "results/$(STUDY)/report.html"
 
 test: .venv/ready ## all tests but those that need SLURM
