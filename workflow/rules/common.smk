@@ -20,6 +20,8 @@ except InputError as error:
     raise WorkflowError(str(error))
 
 warm.use_this_checkout(BASE)
+# Snakemake takes PYTHONPATH away from jobs in a conda environment, which would then not find the package.
+shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src; ")
 
 RESULTS = f"results/{config['study']}"
 WORK = f"{RESULTS}/work"
