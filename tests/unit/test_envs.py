@@ -2,6 +2,7 @@
 
 import ast
 import itertools
+import os
 import re
 import sys
 import tomllib
@@ -11,7 +12,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from processes import ROOT
+from processes import ROOT, snakemake
 
 LOCK = ROOT / "envs" / "requirements.lock"
 SOURCE = ROOT / "src" / "vit_plasticity"
@@ -113,3 +114,33 @@ def test_every_rule_names_an_environment_and_a_stage():
 def test_an_environment_lists_what_the_stages_of_its_rules_import(path):
     stages = {stage for environment, stage in rules().values() if environment == path.name}
     assert set(pins(path)[1]) == packages(stages)
+
+
+CONDA = """#!{python}
+import json, pathlib, sys
+arguments = sys.argv[1:]
+if arguments == ["--version"]:
+    print("conda 25.1.0")
+elif arguments[0] == "info":
+    print(json.dumps({{"conda_prefix": "{prefix}", "platform": "linux-64"}}))
+elif arguments[0] == "config":
+    print(json.dumps({{"get": {{"channel_priority": "strict"}}}}))
+elif arguments[:2] == ["env", "create"]:
+    python = pathlib.Path(arguments[arguments.index("--prefix") + 1], "bin", "python")
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\\necho "this is the environment"\\nexec {python} "$@"\\n')
+    python.chmod(0o755)
+"""
+"""What Snakemake asks of conda; an environment is a Python that says so and hands over to that of the tests."""
+
+
+def test_a_job_in_a_conda_environment_finds_the_package(tmp_path):
+    conda = tmp_path / "conda" / "bin" / "conda"
+    conda.parent.mkdir(parents=True)
+    conda.write_text(CONDA.format(python=sys.executable, prefix=tmp_path / "conda"))
+    conda.chmod(0o755)
+    (conda.parent / "activate").write_text('export PATH="$1/bin:$PATH"\n')
+    environment = os.environ | {"PATH": f"{conda.parent}:{os.environ['PATH']}"}
+    done = snakemake(tmp_path, "resources/datasets/fractals_smoke", "--sdm", "conda", env=environment)
+    log = (tmp_path / "logs/fetch/datasets/fractals_smoke.log").read_text()
+    assert log == "this is the environment\n", done.stdout
