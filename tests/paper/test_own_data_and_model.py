@@ -89,9 +89,13 @@ def study(tmp_path_factory):
     page = re.sub(r"(my_vit: ){timm: .*?}", r"\1{local: /data/my_vit}", block("yaml"))
     (folder / "mine.yaml").write_text(page.replace("/data/", "data/"))
     (folder / "small.yaml").write_text(OVERLAY % TAG)
-    run = snakemake(folder, config=[folder / "mine.yaml", folder / "small.yaml"])
+    run = snakemake(folder, config=config(folder))
     assert run.status == 0, run.said
     return folder
+
+
+def config(folder):
+    return [folder / "mine.yaml", folder / "small.yaml"]
 
 
 def test_photographs_of_all_sizes_are_kept_as_they_are_and_trained_on(study):
@@ -142,6 +146,13 @@ def test_only_the_component_moves_from_the_weights_that_were_given(study):
     trained, given = load_file(cell / "trained.safetensors"), load_file(study / "data/my_vit/model.safetensors")
     assert {name for name in trained if name.startswith("blocks.")} == {name for name in given if ".norm1." in name}
     assert trained["head.weight"].shape == (3, 24)
+
+
+def test_changed_images_are_read_again_when_told_and_only_their_cells_run(study):
+    run = snakemake(study, "-n", "--forcerun", "resources/datasets/my_images", config=config(study))
+    assert run.outputs("fetch_dataset") == ["resources/datasets/my_images"] and not run.outputs("fetch_model")
+    cells = [f"results/mine/finetune/{m}/my_images/{c}/seed=0" for m in ("from_timm", "my_vit") for c in ("ln1", "mha")]
+    assert sorted(run.outputs("finetune")) == [f"{cell}/runs.parquet" for cell in cells]
 
 
 def test_the_tables_so_far_can_be_had_without_all_cells(study, tmp_path):
