@@ -16,10 +16,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from vit_plasticity import __version__
 from vit_plasticity.cli import InputError, atomic
 
 _METADATA = b"vit_plasticity"
-_PACKAGES = ("vit-plasticity", "numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "timm", "torch", "torchvision")
+_PACKAGES = ("numpy", "pandas", "pyarrow", "scikit-learn", "scipy", "timm", "torch", "torchvision")
 KEYS = ("model", "dataset", "component", "seed")
 
 
@@ -28,7 +29,7 @@ def provenance(device="cpu"):
     """Where numbers come from: commit, packages, interpreter, device; a dict of JSON values."""
     return {
         **_commit(),
-        "packages": {name: _version(name) for name in _PACKAGES},
+        "packages": {"vit-plasticity": __version__} | {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": platform.machine(),
         "device": device,
