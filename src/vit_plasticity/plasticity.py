@@ -100,21 +100,22 @@ class Instrument:
         return rates
 
 
-def pair_indices(n_source, n_target, params):
+def pair_indices(n_source, n_target, params, same_images=False):
     """Which source and which target image make each pair: two int arrays (pairs,).
 
     Images are drawn in shuffled passes, so that each is used equally often; the source images do not depend on the
-    target.
+    target. same_images: source and target are one sample, in which no image is paired with itself.
     """
 
-    def passes(n, stream):
+    def passes(n, stream, shift=0):
         random = np.random.default_rng([params.seed, stream])
-        return np.concatenate([random.permutation(n) for _ in range(-(-params.pairs // n))])[: params.pairs]
+        orders = [np.roll(random.permutation(n), shift) for _ in range(-(-params.pairs // n))]
+        return np.concatenate(orders)[: params.pairs]
 
-    return passes(n_source, 0), passes(n_target, 1)
+    return passes(n_source, 0), passes(n_target, 0, shift=1) if same_images else passes(n_target, 1)
 
 
-def measure(model, source, target, component, params, batch=64):
+def measure(model, source, target, component, params, same_images=False, batch=64):
     """Rates of change (n_blocks, pairs) of a component between the images of two dataset splits.
 
     With a relative_width there may be fewer pairs than params.pairs, never other ones.
@@ -122,7 +123,7 @@ def measure(model, source, target, component, params, batch=64):
     device = next(model.parameters()).device
     preprocessing = models.preprocessing(model)
     instrument = Instrument(model, component)
-    sources, targets = pair_indices(len(source.labels), len(target.labels), params)
+    sources, targets = pair_indices(len(source), len(target), params, same_images)
 
     def images(split, indices):
         pixels = batches.evaluation_pixels(split.images, preprocessing, indices)
@@ -159,7 +160,8 @@ def main(argv=None):
     source, target = datasets.open_dataset(args.source), datasets.open_dataset(args.target)
     model = models.load(args.model, device)
     try:
-        rates = measure(model, source.split("test"), target.split("test"), args.component, params)
+        same_images = source.fingerprint == target.fingerprint
+        rates = measure(model, source.split("test"), target.split("test"), args.component, params, same_images)
     except ValueError as error:
         raise InputError(f"{args.source} against {args.target}: {error}") from error
     n_blocks, n_pairs = rates.shape

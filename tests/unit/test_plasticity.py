@@ -146,3 +146,11 @@ def test_pairs_use_images_evenly_and_one_source_sample(n_source, n_target, n, se
         assert len(indices) == n
         assert counts.max() - counts.min() <= 1
     assert np.array_equal(source, plasticity.pair_indices(n_source, n_target + 1, params)[0])
+
+
+@given(n=st.integers(2, 20), pairs=st.integers(1, 60), seed=st.integers(0, 9))
+def test_an_image_never_meets_itself(n, pairs, seed):
+    params = plasticity.PlasticityParams(pairs=pairs, seed=seed)
+    source, target = plasticity.pair_indices(n, n, params, same_images=True)
+    assert (source != target).all()
+    assert len(source) == len(target) == pairs
