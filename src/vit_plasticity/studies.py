@@ -190,7 +190,8 @@ def _meaning_problems(config):
         name = entry["trained_on"]
         if name not in config["datasets"]:
             known = _suggest(name, config["datasets"])
-            yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
+            hint = "write evaluate_on: [] where nothing is to be evaluated elsewhere"
+            yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}; {hint}"
     yield from _settings_problems(config)
 
 
