@@ -96,7 +96,7 @@ def copy_study(source, target, *without):
 def copy_checkout(target):
     """A copy of what a run of the workflow needs, for tests that edit the workflow itself."""
     target.mkdir(parents=True)
-    for name in ("workflow", "profiles", "src"):
+    for name in ("workflow", "profiles", "envs", "src"):
         shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "config.yaml"):
         shutil.copy(ROOT / name, target / name)
