@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -66,16 +67,25 @@ def run(main, argv=None):
     except InputError as error:
         print(f"{stage}: error: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+    except Exception as error:
+        failure = _os_error(error)
+        if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
             raise
-        where = f" at {error.filename}" if error.filename else ""
+        where = f" at {failure.filename}" if failure.filename else ""
         print(
-            f"{stage}: error: {error.strerror}{where}. Nothing was left half-written; "
+            f"{stage}: error: {failure.strerror}{where}. Nothing was left half-written; "
             "make room or mend the permission, and run the same command again.",
             file=sys.stderr,
         )
         return 1
+
+
+def _os_error(error):
+    """An error as an OSError, also where a library in Rust, such as safetensors, hides one in an error of its own."""
+    if isinstance(error, OSError):
+        return error
+    hidden = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(hidden[1]), os.strerror(int(hidden[1]))) if hidden else OSError()
 
 
 def params(cls, text):

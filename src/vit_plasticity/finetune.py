@@ -239,8 +239,7 @@ def main(argv=None):
             history[column] = pa.array(history[column], mask=np.isnan(history[column]))
         tables.write(output.with_name("history.parquet"), history, stage="history", **about)
         with cli.atomic(output.with_name("trained.safetensors")) as temporary:
-            # Not save_file: it hides the error of a full disk in one of its own.
-            temporary.write_bytes(safetensors.torch.save({n: t.contiguous() for n, t in trained.items()}))
+            safetensors.torch.save_file({n: t.contiguous() for n, t in trained.items()}, temporary)
         tables.write(output, [row | common for row in rows], stage="finetune", **about)
         with suppress(OSError):  # a file system may have no hard links
             _link_outputs(output.parent, folder)
