@@ -127,10 +127,17 @@ def stable(path):
 def differences(one, other, study="smoke"):
     """The result files by which two working folders differ, less durations, memory and provenance: a list of texts."""
     folders = [Path(folder, "results", study) for folder in (one, other)]
-    kinds = ("*.parquet", "*.safetensors", "*.html")
-    names = [{str(p.relative_to(f)) for kind in kinds for p in f.rglob(kind)} for f in folders]
-    found = [f"{name} is only in one" for name in sorted(names[0] ^ names[1])]
+    names = [
+        {
+            str(Path(place, name).relative_to(folder))
+            for place, _, files in os.walk(folder, followlinks=True)
+            for name in files
+        }
+        for folder in folders
+    ]
+    names = [{name for name in some if name.endswith((".parquet", ".safetensors", ".html"))} for some in names]
     assert names[0], f"{folders[0]} holds no results"
+    found = [f"{name} is only in one" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):
         a, b = (folder / name for folder in folders)
         same = stable(a) == stable(b) if name.endswith(".parquet") else a.read_bytes() == b.read_bytes()
