@@ -12,6 +12,8 @@ import torch
 from torch.nn import functional
 
 _ORDER, _CROPS = 0, 1  # independent random streams of one key
+SMALL = 64
+"""Up to this side, in pixels, of images of one size and of crops, matrix products beat resizing one by one on a CPU."""
 
 
 class TrainingBatches:
@@ -31,21 +33,39 @@ class TrainingBatches:
         self.preprocessing = preprocessing
         self.batch_size, self.crop_scale, self.flip, self.device = batch_size, crop_scale, flip, torch.device(device)
         self.key = np.frombuffer(hashlib.sha256(key).digest()[:16], dtype=np.uint64)
-        self.pool = ThreadPoolExecutor(threads) if threads > 1 else None
         self._epoch = (-1, None)
+        self._next = (None, None)
+        self.ahead = self.pool = None
+        if self.device.type == "cuda":
+            self.make_ahead(threads)
 
     def __call__(self, step):
         """The batch of step `step` (from 0): images (B, 3, S, S) float32 normalised, labels (B,) int64, on the
         device."""
+        if self.ahead is None:
+            return self._make(step)
+        next_step, batch = self._next
+        batch = batch.result() if batch else None  # waited for in any case: two threads would share one permutation
+        if next_step != step:
+            batch = self._make(step)
+        self._next = step + 1, self.ahead.submit(self._make, step + 1)
+        return batch
+
+    def make_ahead(self, threads):
+        """From now on, make each next batch while this one is used, on `threads` threads: a GPU leaves its CPU idle."""
+        self.ahead = ThreadPoolExecutor(1)
+        self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+
+    def _make(self, step):
         index = self.indices(step)
-        shapes = image_shapes(self.images, index)
-        boxes, flips = self.crops(step, shapes)
-        if self.images.uniform is not None:
-            pixels = torch.from_numpy(self.images.uniform[index]).to(self.device, non_blocking=True)
-            cropped = crop_uniform(pixels, boxes, flips, self.preprocessing)
-        else:
-            cropped = self._crop_ragged(index, boxes, flips).to(self.device, non_blocking=True)
-        return normalise(cropped, self.preprocessing), self.labels[index].to(self.device, non_blocking=True)
+        boxes, flips = self.crops(step, image_shapes(self.images, index))
+        images = _empty((len(index), self.preprocessing.size, self.preprocessing.size, 3), self.device)
+        # On a CPU, few enough at a time to stay in its cache.
+        n = max(16, 2**16 // self.preprocessing.size**2) if self.device.type == "cpu" else len(index)
+        for start in range(0, len(index), n):
+            some = slice(start, start + n)
+            normalise(self._crop(index[some], boxes[some], flips[some]), self.preprocessing, out=images[some])
+        return images.permute(0, 3, 1, 2), self.labels[index].to(self.device, non_blocking=True)
 
     def indices(self, step):
         """Which images are in the batch (B,): epochs are shuffled one after the other, and a batch may span two."""
@@ -73,17 +93,23 @@ class TrainingBatches:
         left = np.where(fits.any(axis=1), np.floor(left * (widths[:, 0] - w + 1)), (widths[:, 0] - w) // 2)
         return np.stack([top, left, h, w], axis=1).astype(np.int64), flips
 
-    def _crop_ragged(self, index, boxes, flips):
-        """Crops of images of different shapes, one by one: (B, 3, S, S) uint8."""
+    def _crop(self, index, boxes, flips):
+        """Crops in [0, 255], on the device: (B, 3, S, S), uint8 or float32."""
+        size, uniform = self.preprocessing.size, self.images.uniform
+        if uniform is not None and (self.device.type != "cpu" or max(size, *uniform.shape[1:3]) <= SMALL):
+            pixels = torch.from_numpy(uniform[index]).to(self.device, non_blocking=True)
+            return crop_uniform(pixels, boxes, flips, self.preprocessing)
+        crops = torch.empty((len(index), size, size, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
-        def one(i, box, flip):
+        def one(i, box, flip, out):
             top, left, height, width = box
             crop = self.images[i][None, top : top + height, left : left + width]
-            resized = _resize(crop, (self.preprocessing.size,) * 2, self.preprocessing.interpolation)
-            return resized.flip(-1) if flip else resized
+            resized = _resize(crop, (size, size), self.preprocessing.interpolation).permute(0, 2, 3, 1)[0]
+            out.copy_(resized.flip(1) if flip else resized)
 
-        mapped = self.pool.map if self.pool else map
-        return torch.cat(list(mapped(one, index, boxes, flips)))
+        for _ in (self.pool.map if self.pool else map)(one, index, boxes, flips, crops):
+            pass
+        return crops.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
 
     def _permutation(self, epoch):
         if self._epoch[0] != epoch:
@@ -144,7 +170,7 @@ def evaluation_pixels(images, preprocessing, indices=None):
     uint8."""
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)
     size, short = preprocessing.size, int(preprocessing.size / preprocessing.crop_share)
-    out = torch.empty(len(indices), 3, size, size, dtype=torch.uint8)
+    out = torch.empty(len(indices), size, size, 3, dtype=torch.uint8).permute(0, 3, 1, 2)
     step = 64 if images.uniform is not None else 1
     for start in range(0, len(indices), step):
         some = indices[start : start + step]
@@ -157,16 +183,30 @@ def evaluation_pixels(images, preprocessing, indices=None):
     return out
 
 
-def normalise(pixels, preprocessing):
-    """Pixels in [0, 255] (B, 3, S, S) → float32 with the model's channel means and standard deviations."""
-    mean = torch.tensor(preprocessing.mean, device=pixels.device).view(3, 1, 1)
-    std = torch.tensor(preprocessing.std, device=pixels.device).view(3, 1, 1)
-    return torch.addcmul(-mean / std, pixels.float(), 1 / (255 * std))
+def normalise(pixels, preprocessing, out=None):
+    """Pixels in [0, 255] (n, 3, S, S) → float32 with the model's channel means and standard deviations, channels last
+    in memory, which embedding patches prefers. out: where to write it, (n, S, S, 3)."""
+    n, channels, height, width = pixels.shape
+    if out is None:
+        out = _empty((n, height, width, channels), pixels.device)
+    mean, std = (torch.tensor(v, device=pixels.device).repeat(width) for v in (preprocessing.mean, preprocessing.std))
+    out.copy_(pixels.permute(0, 2, 3, 1))
+    out.view(n, height, -1).mul_(1 / (255 * std)).sub_(mean / std)
+    return out.permute(0, 3, 1, 2)
 
 
 def _resize(images, size, interpolation):
     """Images of one shape (n, height, width, 3) uint8 → (n, 3, *size) uint8, antialiased."""
-    tensor = torch.from_numpy(np.array(images)).permute(0, 3, 1, 2)
+    # In C order, also over the axis of one image: torch has a fast path for channels that lie last, and looks there.
+    tensor = torch.from_numpy(np.array(images, order="C")).permute(0, 3, 1, 2)
     if tensor.shape[2:] == torch.Size(size):
         return tensor
     return functional.interpolate(tensor, size=size, mode=interpolation, antialias=True)
+
+
+def _empty(shape, device):
+    """Memory for float32 numbers. NumPy asks for huge pages, without which first touching a batch costs more than
+    filling it."""
+    if device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+    return torch.empty(shape, dtype=torch.float32, device=device)
