@@ -1,0 +1,150 @@
+"""The smoke study, run for real: what it makes, what a second call makes, and that its numbers repeat."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from one_cell import wait_for
+from processes import (
+    command,
+    differences,
+    jobs_run,
+    remove,
+    smoke_config,
+    snakemake,
+    temporary_files,
+)
+
+PAGES = ["summary", "ranking", "correlation", "tests"]
+TABLES = ["plasticity", "finetune", "history", "probe", "bounds", "robustness", *PAGES]
+FIGURES = [
+    *("plasticity_by_component", "plasticity_by_depth", "relative_gain", "plasticity_vs_accuracy"),
+    *("robustness", "dynamics", "bounds_vs_plasticity", "accuracy_vs_fraction"),
+]
+CELL = Path("finetune", "vit_smoke", "digits", "mha", "seed=0")
+
+
+def results(study):
+    return study / "results" / "smoke"
+
+
+def test_everything_is_made(smoke):
+    tables, figures = results(smoke) / "tables", results(smoke) / "figures"
+    assert {f.stem for f in tables.glob("*.parquet")} == set(TABLES)
+    assert {f.stem for f in tables.glob("*.html")} == set(PAGES)
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF")):
+        files = {f.stem: f.read_bytes() for f in figures.glob(f"*.{kind}")}
+        assert files.keys() == set(FIGURES)
+        assert all(content.startswith(start) for content in files.values())
+    assert len([*results(smoke).glob("finetune/*/*/*/*/runs.parquet")]) == 8
+
+
+def test_nothing_half_written_or_left_over_remains(smoke):
+    assert not temporary_files(smoke / "results")
+    assert not [*(results(smoke) / "work").iterdir()]
+    assert not [f for f in (smoke / "resources").rglob(".*") if not f.name.startswith(".snakemake_timestamp")]
+
+
+def test_every_job_has_a_log(smoke):
+    logs = [log for log in (smoke / "logs").rglob("*.log") if "slurm" not in log.parts]
+    assert len(logs) == 26
+
+
+def test_second_call_has_nothing_to_do(smoke):
+    assert "Nothing to be done" in snakemake(smoke).stdout
+
+
+def test_from_scratch_again_the_tables_are_equal(smoke, tmp_path):
+    """In a folder whose name would trip a careless shell command, and on one core."""
+    folder = tmp_path / 'it\'s a "new" $(touch pwned) folder; #1'
+    snakemake(folder, "--cores", "1")
+    assert not differences(folder, smoke)
+    assert not [*tmp_path.rglob("pwned")]
+
+
+def test_deleted_cell_is_made_again_alone(study, smoke):
+    remove(results(study) / CELL)
+    done = snakemake(study)
+    assert jobs_run(done.stdout) == {"correlate": 1, "evaluate": 1, "finetune": 1, "plots": 1}
+    log = (study / "logs" / "smoke" / f"{CELL}.log").read_text()
+    assert len(re.findall("outcome=finished", log)) == 2  # trained, not brought back
+    assert not differences(study, smoke)
+
+
+def test_failed_cells_leave_the_others_to_finish_and_are_made_again_alone(study, smoke):
+    """A dataset whose batches are larger than it is: its cells fail at the first line, the others do not care."""
+    remove(results(study) / CELL)
+    wrong = smoke_config(overrides={"digits_c_contrast_5": {"finetune": {"batch_size": 5000}}})
+    done = snakemake(study, config=wrong, check=False)
+    assert done.returncode != 0
+    assert jobs_run(done.stdout) == {"evaluate": 1, "finetune": 1}
+    assert (results(study) / CELL / "runs.parquet").exists()
+    assert not [*results(study).glob("finetune/vit_smoke/digits_c_contrast_5/*/*/*.parquet")]
+    log = study / "logs" / "smoke" / "finetune" / "vit_smoke" / "digits_c_contrast_5" / "mha" / "seed=0.log"
+    assert "error: batch_size 5000 is more than the 1151 training images" in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+    done = snakemake(study)
+    assert jobs_run(done.stdout) == {"correlate": 1, "finetune": 4, "plots": 1}
+    assert not differences(study, smoke)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is a warm worker on Linux only")
+def test_without_the_warm_worker_the_numbers_are_the_same(study, smoke):
+    """The worker is killed as soon as it is there: every job then runs in a process of its own."""
+    remove(results(study) / CELL)
+    remove(results(study) / "plasticity" / "vit_smoke" / "digits" / "mha.parquet")
+    with subprocess.Popen(command(study, "--retries", "1"), stdout=subprocess.PIPE, text=True) as process:
+        wait_for(lambda: process.poll() is not None or workers(process.pid))
+        os.kill(workers(process.pid)[0], signal.SIGKILL)
+        said = process.communicate(timeout=300)[0]
+    assert process.returncode == 0, said
+    assert not differences(study, smoke)
+
+
+def workers(snakemake_pid):
+    """The warm workers that a Snakemake has started."""
+    children = Path(f"/proc/{snakemake_pid}/task/{snakemake_pid}/children").read_text().split()
+    return [int(pid) for pid in children if b"vit_plasticity.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+
+def test_diverged_runs_are_an_outcome(study, smoke):
+    """Absurd rates and decay: all runs of one dataset diverge, one of two of the other; tables and figures say so."""
+    overrides = {"digits": {"finetune": {"lrs": [900.0, 1000.0]}}}
+    config = smoke_config(finetune__weight_decay=1000.0, finetune__lrs=[1e-4, 1e3], seeds=[0], overrides=overrides)
+    done = snakemake(study, config=config)
+    assert jobs_run(done.stdout) == {"correlate": 1, "evaluate": 2, "finetune": 4, "plots": 1}
+
+    summary = pq.read_table(results(study) / "tables" / "summary.parquet").to_pylist()
+    for row in summary:
+        all_diverged = row["dataset"] == "digits"
+        assert (row["n_runs"], row["n_diverged"]) == ((2, 2) if all_diverged else (2, 1))
+        assert (row["test_accuracy_mean"] is None) is all_diverged
+        assert (row["lr"] is None) is all_diverged
+    runs = pq.read_table(results(study) / "tables" / "finetune.parquet").to_pylist()
+    for row in (r for r in runs if r["outcome"] == "diverged"):
+        assert row["test_accuracy"] is None
+        assert row["steps_trained"] < row["steps"]
+        assert not row["chosen"]
+    history = pq.read_table(results(study) / "tables" / "history.parquet").to_pandas()
+    assert {len(h) for _, h in history[history.lr >= 900].groupby(["dataset", "component", "lr"])} <= set(range(1, 11))
+    assert len([*(results(study) / "figures").glob("*.png")]) == len(FIGURES)
+
+    said = status(study, config)
+    assert said.count("diverged vit_smoke/digits/") == 2
+    assert said.count("2 of 2 runs diverged") == 2
+    assert said.count("1 of 2 runs diverged") == 2
+    assert "smoke: 4 cells, 2 done, 2 diverged, 0 failed, 0 missing" in said
+
+
+def status(study, config):
+    file = study.parent / "status.yaml"
+    file.write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-m", "vit_plasticity.status", "--directory", study, "--configfile", file]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
