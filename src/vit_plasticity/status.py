@@ -12,6 +12,7 @@ import shlex
 import sys
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
@@ -32,7 +33,10 @@ def cell_state(results, logs, cell):
     place = Path(cell["model"], cell["dataset"], cell["component"], f"seed={cell['seed']}")
     folder = results / "finetune" / place
     if all((folder / name).is_file() for name in FILES):
-        outcomes = pq.read_table(folder / "runs.parquet", columns=["outcome"], partitioning=None)["outcome"].to_pylist()
+        try:
+            outcomes = pq.read_table(folder / "runs.parquet", partitioning=None)["outcome"].to_pylist()
+        except (OSError, KeyError, pa.ArrowInvalid) as error:
+            return "failed", f"runs.parquet cannot be read, delete it: {error}"
         diverged = outcomes.count("diverged")
         remark = f"{diverged} of {len(outcomes)} runs diverged" if diverged else ""
         return ("diverged" if diverged == len(outcomes) else "done"), remark
@@ -68,9 +72,10 @@ def _merge(base, over):
             base[key] = value
 
 
-def rerun_command(configfiles, wanted):
+def rerun_command(configfiles, directory, wanted):
     """The Snakemake command that runs what is not done: everything, or with `wanted` (paths) these cells alone."""
-    command = ["snakemake", "--cores", "all", "--keep-going", "--rerun-incomplete", *wanted]
+    where = ["--directory", str(directory)] if directory != Path() else []
+    command = ["snakemake", "--cores", "all", "--keep-going", "--rerun-incomplete", *where, *wanted]
     return shlex.join(command + (["--configfile", *configfiles] if configfiles else []))
 
 
@@ -100,9 +105,9 @@ def main(argv=None):
         + ", ".join(f"{counts[s]} {s}" for s in ("done", "diverged", *NOT_DONE))
     )
     if any(counts[state] for state in NOT_DONE):
-        print(f"run what is not done:  {rerun_command(args.configfile, [])}")
+        print(f"run what is not done:  {rerun_command(args.configfile, args.directory, [])}")
     if failed:
-        print(f"one failed cell alone: {rerun_command(args.configfile, failed[:1])}")
+        print(f"one failed cell alone: {rerun_command(args.configfile, args.directory, failed[:1])}")
 
 
 if __name__ == "__main__":
