@@ -52,7 +52,7 @@ class Linears:
 
     def __init__(self, modules, model):
         weights = (module.weight[:, : model.embed_dim].T for module in modules)  # each (D, out)
-        self.grams = torch.stack([linear(w.contiguous(), w) for w in weights], dim=1)  # (D, n_blocks, D)
+        self.grams = torch.stack([models.linear(w.contiguous(), w) for w in weights], dim=1)  # (D, n_blocks, D)
         self.prefix = model.num_prefix_tokens
 
     def numbers_per_pair(self, length, width):
@@ -81,7 +81,7 @@ class Attentions:
         for index, attention in enumerate(self.modules):
             heads = _heads(attention, x)
             for y, change in zip(ys, changes, strict=True):
-                difference = linear(heads - _heads(attention, y), attention.proj.weight)
+                difference = models.linear(heads - _heads(attention, y), attention.proj.weight)
                 change[index] = difference.square_().sum(dim=(1, 2))
         return changes
 
@@ -89,17 +89,8 @@ class Attentions:
 def _heads(attention, x):
     """What a timm Attention feeds its output projection: (n, L, D) → (n, L, H · head width)."""
     n, length, _ = x.shape
-    qkv = linear(x, attention.qkv.weight, attention.qkv.bias).view(n, length, 3, attention.num_heads, -1)
+    qkv = models.linear(x, attention.qkv.weight, attention.qkv.bias).view(n, length, 3, attention.num_heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, L, head width)
     mixed = functional.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
     mixed = attention.norm(mixed.transpose(1, 2).reshape(n, length, attention.attn_dim))
     return mixed if attention.gate is None else mixed * attention.gate(x).sigmoid()
-
-
-def linear(x, weight, bias=None):
-    """functional.linear of x (..., D); on a CPU by oneDNN, which is twice as fast as MKL on processors that are not
-    Intel's, and as fast elsewhere."""
-    if x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
-        rows = functional.linear(x.reshape(-1, x.shape[-1]).to_mkldnn(), weight, bias)
-        return rows.to_dense().view(*x.shape[:-1], -1)
-    return functional.linear(x, weight, bias)

@@ -44,6 +44,9 @@ def load(folder, device="cpu"):
     except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: weights and architecture do not fit: {error}") from error
     check_family(model, folder.name)
+    for module in model.blocks.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Linear
     return model.to(device).eval()
 
 
@@ -118,6 +121,22 @@ def preprocessing(model):
     if interpolation not in ("bilinear", "bicubic"):
         raise InputError(f"the model asks for {interpolation!r} interpolation; known are bilinear and bicubic")
     return Preprocessing(height, tuple(cfg["mean"]), tuple(cfg["std"]), interpolation, cfg.get("crop_pct") or 1.0)
+
+
+def linear(x, weight, bias=None):
+    """functional.linear of x (..., D); on a CPU by oneDNN, up to twice as fast as MKL on processors not made by Intel,
+    and as fast on those that are."""
+    onednn = x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
+    # Narrow products gain less than the copies cost.
+    if not onednn or weight.shape[1] < 128 or torch.is_autocast_enabled("cpu"):
+        return functional.linear(x, weight, bias)
+    rows = functional.linear(x.reshape(-1, x.shape[-1]).to_mkldnn(), weight, bias)
+    return rows.to_dense().view(*x.shape[:-1], -1)
+
+
+class _Linear(nn.Linear):
+    def forward(self, x):
+        return linear(x, self.weight, self.bias)
 
 
 def new_head(model, n_classes):
@@ -195,8 +214,8 @@ def _attend_first(attention, tokens):
     first = tokens[:, :1]
     width = attention.attn_dim
     weight, bias = attention.qkv.weight, attention.qkv.bias
-    q = functional.linear(first, weight[:width], None if bias is None else bias[:width])
-    kv = functional.linear(tokens, weight[width:], None if bias is None else bias[width:])
+    q = linear(first, weight[:width], None if bias is None else bias[:width])
+    kv = linear(tokens, weight[width:], None if bias is None else bias[width:])
     q = q.view(batch, 1, attention.num_heads, attention.head_dim).transpose(1, 2)
     k, v = kv.view(batch, length, 2, attention.num_heads, attention.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
     mixed = functional.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)

@@ -1,0 +1,50 @@
+"""Linear layers by oneDNN: the numbers and gradients of torch's own, in every mode of training."""
+
+import copy
+
+import pytest
+import torch
+from small_vit import small_vit
+from torch.nn import functional
+
+from vit_plasticity import models, training
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model wide enough for oneDNN: as it was made, and as it is loaded."""
+    made, folder = small_vit(embed_dim=128), tmp_path_factory.mktemp("wide")
+    models.save(made, folder, {"test": True})
+    return made, models.load(folder)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(128,), (3, 128), (2, 5, 128), (2, 5, 24)])
+def test_products_are_those_of_torch(shape, bias):
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.randn(shape, generator=generator), torch.randn(7, shape[-1], generator=generator)
+    bias = torch.randn(7, generator=generator) if bias else None
+    torch.testing.assert_close(models.linear(x, weight, bias), functional.linear(x, weight, bias), rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"recompute": True}, {"accumulation": 2}, {"precision": "bf16"}])
+@pytest.mark.parametrize("component", ["full", "mha", "fc2", "ln1"])
+def test_steps_are_those_of_torch(wide, component, settings):
+    generator = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(4, 3, 16, 16, generator=generator), torch.tensor([0, 1, 2, 1])
+    results = []
+    for model in map(copy.deepcopy, wide):
+        models.train_only(model, component)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        optimizer = training.make_optimizer(trained.values(), "sgd", 0.1)
+        loss, norm = training.step(model.train(), optimizer, images, labels, lr=0.1, clip_norm=1.0, **settings)
+        results.append((loss, norm, trained))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-6)
+
+
+def test_a_loaded_model_saves_and_evaluates_as_before(wide):
+    made, loaded = wide
+    assert list(made.state_dict()) == list(loaded.state_dict())
+    images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        torch.testing.assert_close(models.logits(loaded, images), made(images), rtol=1e-5, atol=1e-5)
