@@ -54,7 +54,11 @@ def main(arguments):
     request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, frame: connection.sendall(bytes([number])))
-    socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+    # In a file without a name, since an environment may be longer than a message.
+    with os.fdopen(os.memfd_create("request"), "w") as file:
+        json.dump(request, file)
+        file.flush()
+        socket.send_fds(connection, [b"job"], [0, 1, 2, file.fileno()])
     status = connection.recv(1)
     if not status:
         print("vit_plasticity.warm: the worker ended before the job did", file=sys.stderr)
@@ -73,7 +77,7 @@ def _connect():
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         connection.connect(worker["socket"])
         return connection
-    except (KeyError, ValueError, OSError):
+    except (KeyError, TypeError, ValueError, OSError):
         return None
 
 

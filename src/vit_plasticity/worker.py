@@ -51,14 +51,18 @@ def serve(path):
 def _monitor(connection):
     """Run one job in a child of this process, pass signals on to it, and hand back its exit status.
 
-    The client sends the request with its standard file descriptors, then one byte per signal; when it is killed the
-    connection ends, and so does the job. When Snakemake is killed the pipe ends, and the job is asked to stop: what an
-    orphan finished would be made again, while from a checkpoint the next Snakemake goes on.
+    The client sends its standard file descriptors and a file with the request, then one byte per signal; when it is
+    killed the connection ends, and so does the job. When Snakemake is killed the pipe ends, and the job is asked to
+    stop: what an orphan finished would be made again, while from a checkpoint the next Snakemake goes on.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     os.setsid()
-    message, descriptors, _, _ = socket.recv_fds(connection, 2**20, 3)
-    request = json.loads(message)
+    message, descriptors, _, _ = socket.recv_fds(connection, 16, 4)
+    if not message:
+        return 1  # the client was killed before it asked for anything
+    with os.fdopen(descriptors.pop()) as file:
+        file.seek(0)
+        request = json.load(file)
     child = os.fork()
     if child == 0:
         connection.close()
