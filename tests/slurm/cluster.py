@@ -6,6 +6,7 @@ The GPUs are character devices that every machine has: SLURM hands them out as i
 """
 
 import contextlib
+import getpass
 import os
 import re
 import shutil
@@ -91,7 +92,7 @@ class SlurmCluster:
     cpus = 8
     memory_mb = 400_000
     kill_wait_s = 8
-    grace_s = 15
+    grace_s = 0
 
     def __init__(self, folder):
         self.folder = Path(folder).resolve()
@@ -133,19 +134,26 @@ class SlurmCluster:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()
 
-    def jobs(self, rule="", *states):
-        """The jobs of a rule, or all, by id, each as `scontrol show job` tells it; `states` narrows them."""
+    def jobs(self, *states, folder="", rule=""):
+        """Jobs that Snakemake submitted, by id, each as `scontrol show job` tells it."""
         lines = self.run("scontrol", "-o", "show", "jobs").splitlines()
         shown = (self._fields(line) for line in lines if line.startswith("JobId"))
         return {
             job["JobId"]: job
             for job in shown
-            if job.get("Comment", "").startswith(f"rule_{rule}") and (not states or job["JobState"] in states)
+            if job.get("Comment", "").startswith(f"rule_{rule}")
+            and job["WorkDir"].startswith(str(folder))
+            and (not states or job["JobState"] in states)
         }
 
     def job(self, job_id):
         """One job, as a dict of what `scontrol show job` tells of it."""
         return self._fields(self.run("scontrol", "-o", "show", "job", job_id))
+
+    def submitted(self):
+        """The arguments of every sbatch so far, a line each."""
+        file = self.folder / "submitted"
+        return file.read_text().splitlines() if file.exists() else []
 
     def submit(self, script, *options):
         """Submit a shell command as a batch job; its id."""
@@ -159,9 +167,11 @@ class SlurmCluster:
         """Let the time limit of a running job be reached now."""
         self.run("scontrol", "update", f"jobid={job_id}", "EndTime=now")
 
-    def start_now(self, job_id):
+    def start_requeued(self):
         """Skip the two minutes that a requeued job is made to wait."""
-        self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
+        for job_id, job in self.jobs("PENDING").items():
+            if job["Reason"] == "BeginTime":
+                self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
 
     def drain(self):
         """Let no further job start; those that run go on."""
@@ -171,19 +181,15 @@ class SlurmCluster:
         """Undo `drain`."""
         self.run("scontrol", "update", "nodename=localhost", "state=resume")
 
-    def preempt(self, seconds=1):
-        """Ask for the whole node with the priority of the normal partition, for `seconds`; the id of the job."""
-        whole = ("--partition=normal", "--gpus=2", f"--cpus-per-task={self.cpus}", f"--mem={self.memory_mb}")
-        return self.submit(f"sleep {seconds}", *whole)
+    def preempt(self):
+        """Ask for the whole node for a moment, with the priority of the normal partition; the id of the job."""
+        whole = ("--gres=gpu:2", f"--cpus-per-task={self.cpus}", f"--mem={self.memory_mb}")
+        return self.submit("sleep 1", "--partition=normal", *whole)
 
-    def pids(self, job_id, words=""):
-        """The processes of a job on the node whose command line holds `words`."""
+    def processes(self, job_id, *words):
+        """The processes of a job on the node that have all these words as arguments; id → environment."""
         found = self._pids(SLURM_CONF=str(self.configuration), SLURM_JOB_ID=job_id)
-        return [pid for pid in found if words in _command_line(pid)]
-
-    def environment(self, pid):
-        """The environment with which a process was started."""
-        return _environment(pid)
+        return {pid: _environment(pid) for pid in found if {*words} <= {*_command_line(pid)}}
 
     # ── how it is made ──
 
@@ -193,7 +199,7 @@ class SlurmCluster:
         controller_port, node_port = _free_ports(2)
         values = {
             "folder": self.folder,
-            "user": self.run("id", "-un"),
+            "user": getpass.getuser(),
             "controller_port": controller_port,
             "node_port": node_port,
             "cpus": self.cpus,
@@ -204,10 +210,14 @@ class SlurmCluster:
         self.configuration.write_text(CONFIGURATION.format(**values))
         (self.folder / "gres.conf").write_text(GPUS)
         # A job step is started without SLURM_CONF, and the inner srun would look for /etc/slurm.
-        srun = self.folder / "bin" / "srun"
-        real = shutil.which("srun", path=f"{os.environ['PATH']}:/usr/bin")
-        srun.write_text(f'#!/bin/sh\nSLURM_CONF={self.configuration} exec {real} "$@"\n')
-        srun.chmod(0o755)
+        self._wrap("srun", f"SLURM_CONF={self.configuration}")
+        self._wrap("sbatch", f"""printf '%s\\n' "$*" >> {self.folder}/submitted;""")
+
+    def _wrap(self, program, before):
+        """Put a program on the PATH that does something before it becomes the real one."""
+        wrapper = self.folder / "bin" / program
+        wrapper.write_text(f'#!/bin/sh\n{before} exec {shutil.which(program)} "$@"\n')
+        wrapper.chmod(0o755)
 
     def _start(self):
         folder = self.folder
@@ -227,13 +237,13 @@ class SlurmCluster:
             self._daemons.append(subprocess.Popen(guarded, env=self.env, stdout=out, stderr=out, cwd=self.folder))
 
     def _end_jobs(self):
-        user = self.run("id", "-un")
-        self.run("scancel", f"--user={user}", check=False)
+        everything = f"--user={getpass.getuser()}"
+        self.run("scancel", everything, check=False)
         ended = lambda: not self.run("squeue", "-h", check=False)  # noqa: E731
         try:
             self.wait_for(ended, "the jobs to end", seconds=2 * self.kill_wait_s)
         except TimeoutError:
-            self.run("scancel", f"--user={user}", "--signal=KILL", check=False)
+            self.run("scancel", everything, "--signal=KILL", check=False)
 
     def wait_for(self, condition, what, seconds=30):
         """The first true value of `condition()`; after `seconds`, TimeoutError with the ends of the daemons' logs."""
@@ -268,9 +278,9 @@ def _environment(pid):
 
 def _command_line(pid):
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
-        return ""
+        return []
 
 
 def _free_ports(n):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cluster
 import pytest
+from study import Study
 
 
 def pytest_collection_modifyitems(items):
@@ -22,3 +23,11 @@ def slurm(tmp_path_factory):
         cluster.install()
     with cluster.SlurmCluster(tmp_path_factory.mktemp("cluster") / "slurm") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def reference(slurm, tmp_path_factory):
+    """The study as it comes out on this machine without SLURM."""
+    study = Study.checkout(tmp_path_factory.mktemp("reference") / "study", slurm.env)
+    study.run("--cores", "2")
+    return study

@@ -1,56 +1,61 @@
-"""`snakemake --profile slurm` on a workflow of two jobs: GPUs, sbatch lines, and what a wrong site block says."""
+"""`snakemake --profile slurm`: what it asks SLURM for, what it says of a wrong site block, and what Ctrl-C leaves."""
 
 import re
-import shutil
-import subprocess
+import signal
 from pathlib import Path
 
 import pytest
+from study import SLURM
 
-ROOT = Path(__file__).parents[2]
-
-SNAKEFILE = """\
-rule all:
-    input:
-        expand("{name}.txt", name=["a", "b"]),
-
-rule finetune:
-    output:
-        "{name}.txt",
-    log:
-        "logs/{name}.log",
-    shell:
-        "echo $CUDA_VISIBLE_DEVICES > {output} 2> {log}; sleep 2"
+GOLDEN = Path(__file__).with_name("sbatch.golden")
+FETCHED_MODEL = """\
+models: [vit_local]
+catalog: {models: {vit_local: {local: resources/models/vit_smoke}}}
+evaluate_on: []
 """
 
 
 @pytest.fixture
-def workflow(slurm, tmp_path):
-    """Run Snakemake on the toy workflow with the profile, its site block filled in; the finished process."""
-    shutil.copytree(ROOT / "profiles" / "slurm", tmp_path / "slurm")
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
-
-    def run(*options, **site):
-        fill_in(tmp_path / "slurm" / "config.yaml", **site)
-        command = ["snakemake", "--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1", *options]
-        return subprocess.run(command, cwd=tmp_path, env=slurm.env, capture_output=True, text=True, timeout=90)
-
-    return run
+def drained(slurm):
+    """The cluster, while its node takes no job."""
+    slurm.drain()
+    yield slurm
+    slurm.resume()
 
 
-def fill_in(profile, **site):
-    """Fill in the site block of a profile, as a site would: `account`, `cpu_partition`, `gpu_partition`, `gres`, …"""
-    text = profile.read_text()
-    for name, value in site.items():
-        text, n = re.subn(rf"^(  {name}:) \S+", rf"\1 {value}", text, flags=re.MULTILINE)
-        assert n == 1, f"{profile} has no {name} to fill in"
-    profile.write_text(text)
+@pytest.fixture
+def study(reference, tmp_path):
+    """The study with another model, none of whose jobs has run, on a site that filled in its block."""
+    site = {"account": "lab", "cpu_partition": "normal", "gpu_partition": "preempt", "gres": "gpu:fake:1", "cpus": 2}
+    study = reference.copy(tmp_path / "study", **site)
+    (study.folder / "fetched.yaml").write_text(FETCHED_MODEL)
+    study.config.append("fetched.yaml")
+    return study
 
 
-def test_two_jobs_at_once_each_on_its_own_gpu(slurm, workflow, tmp_path):
-    done = workflow()
-    assert done.returncode == 0, done.stderr
-    assert {(tmp_path / f"{name}.txt").read_text().strip() for name in "ab"} == {"0", "1"}
+def test_sbatch_lines_of_each_rule_and_ctrl_c(drained, study):
+    before = len(drained.submitted())
+    with study.start(*SLURM) as snakemake:
+        submitted = lambda: drained.submitted()[before:]  # noqa: E731
+        jobs = 8 + 4 + 2 + 2  # finetune, plasticity, bounds, probe
+        drained.wait_for(lambda: len(submitted()) == jobs, "all jobs to be submitted", 60)
+        assert drained.jobs("PENDING")
+        snakemake.send_signal(signal.SIGINT)
+        snakemake.wait(60)
+    assert not drained.jobs("PENDING", "RUNNING")
+    lines = sbatch_lines(submitted(), study.folder)
+    assert lines == GOLDEN.read_text(), lines
+
+
+def sbatch_lines(submitted, folder):
+    """The different sbatch lines, without what names one job of a rule and without the command that it wraps."""
+    lines = set()
+    for line in submitted:
+        line = line.partition(" --wrap=")[0].replace(str(folder), "FOLDER")
+        line = re.sub(r"--job-name \S+", "--job-name RUN", line)
+        line = re.sub(r"(rule_[a-z]+)/\S+/%j", r"\1/WILDCARDS/%j", line)
+        lines.add(re.sub(r"(rule_[a-z]+_wildcards)_\S+", r"\1_WILDCARDS", line))
+    return "".join(f"sbatch {line}\n" for line in sorted(lines))
 
 
 @pytest.mark.parametrize(
@@ -59,11 +64,13 @@ def test_two_jobs_at_once_each_on_its_own_gpu(slurm, workflow, tmp_path):
         ({"gpu_partition": "nosuch"}, "invalid partition specified: nosuch"),
         ({"gres": "gpu:nosuch:1"}, "Requested node configuration is not available"),
         ({"gres": "gpus:1"}, "Invalid generic resource (gres) specification"),
+        ({"cpus": "1000"}, "More processors requested than permitted"),
     ],
-    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_wrong_site_value_is_an_error_with_the_words_of_slurm(slurm, workflow, site, words):
-    done = workflow("--retries", "0", **site)
-    assert done.returncode == 1
-    assert words in done.stderr
-    assert not slurm.jobs("", "PENDING", "RUNNING")
+def test_wrong_site_value_is_an_error_in_the_words_of_slurm(slurm, reference, tmp_path, site, words):
+    cell = "digits_c_contrast_5/mha/seed=0"
+    study = reference.copy(tmp_path / "study", without=[cell], **site)
+    with study.start(*SLURM, "--retries", "0", f"results/smoke/finetune/vit_smoke/{cell}/runs.parquet") as snakemake:
+        assert snakemake.wait(60) == 1
+    assert words in study.said()
+    assert not slurm.jobs("PENDING", "RUNNING")
