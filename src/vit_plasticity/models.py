@@ -44,10 +44,7 @@ def load(folder, device="cpu"):
     except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: weights and architecture do not fit: {error}") from error
     check_family(model, folder.name)
-    for module in model.blocks.modules():
-        if type(module) is nn.Linear:
-            module.__class__ = _Linear
-    return model.to(device).eval()
+    return with_fast_linears(model).to(device).eval()
 
 
 def save(model, folder, source):
@@ -137,6 +134,14 @@ def linear(x, weight, bias=None):
 class _Linear(nn.Linear):
     def forward(self, x):
         return linear(x, self.weight, self.bias)
+
+
+def with_fast_linears(model):
+    """The model, whose blocks from now on compute their Linear layers by `linear`."""
+    for module in model.blocks.modules():
+        if type(module) is nn.Linear:
+            module.__class__ = _Linear
+    return model
 
 
 def new_head(model, n_classes):
