@@ -248,7 +248,7 @@ def use(name, threads):
     Raises InputError for a device that this machine lacks.
     """
     torch.set_num_threads(threads)
-    # The C library learns from the largest piece it has freed, up to 32 MB, what to keep for later rather than give back:
+    # The C library learns from the largest piece that it has freed, up to 32 MB, what to keep rather than give back:
     # fetching and clearing the same memory at every step would cost up to a fifth of the step.
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
     if name == "auto":
