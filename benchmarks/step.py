@@ -1,0 +1,116 @@
+"""The training step: against timm's own forward with explicit softmax attention, in float32; memory by component."""
+
+import functools
+
+import timm
+import torch
+
+from benchmarks import plain
+from benchmarks.data import demo_model
+from benchmarks.harness import at_least, gpu, interleaved, not_measured, peak_mb, ratios, stated
+from vit_plasticity import models, training
+from vit_plasticity.components import COMPONENTS
+
+SIZES = {
+    "the demo study's model, batch 32": (demo_model, 32, 40),
+    "ViT-Tiny, batch 8": (lambda: timm.create_model("vit_tiny_patch16_224", num_classes=10), 8, 6),
+    "ViT-Small, batch 8": (lambda: timm.create_model("vit_small_patch16_224", num_classes=10), 8, 4),
+    "ViT-Base, batch 4": (lambda: timm.create_model("vit_base_patch16_224", num_classes=10), 4, 3),
+}
+"""Name → how to make the model, batch size, repetitions."""
+
+
+def measure():
+    models.use("cpu", threads=1)
+    results = []
+    for size, (make, batch_size, repetitions) in SIZES.items():
+        for component in ("full", "mha", "ln1"):
+            results.append(on_cpu(f"{size}, {component}", make, batch_size, component, repetitions))
+    if device := gpu():
+        results += on_gpu(device)
+        batch_size = 512
+    else:
+        what = "ViT-Base, batch 512, on a GPU"
+        results.append(not_measured(f"Training step, {what}, bf16", "at least 8 ×"))
+        results.append(not_measured(f"Training step, {what}, bf16 and compiled", "none set"))
+        batch_size = 8
+    for component in COMPONENTS:
+        megabytes = peak_mb(prepare_step, "vit_base_patch16_224", component, batch_size)
+        results.append(stated(f"Memory of a step, ViT-Base, batch {batch_size}, {component}", [megabytes], "MB"))
+    if gpu():
+        megabytes = peak_mb(prepare_step, "vit_huge_patch14_224", "full", 512, 32, "bf16", True)
+        results.append(stated("Memory of a step, ViT-Huge, batch 512 in 32 parts, recomputed, full", [megabytes], "MB"))
+    else:
+        results.append(not_measured("Memory of a step, ViT-Huge, batch 512 in 32 parts, full", "fits on 80 GB"))
+    return results
+
+
+def on_cpu(what, make, batch_size, component, repetitions):
+    torch.manual_seed(0)
+    plainly, state = _plain_step(make(), batch_size, component)
+    ours = _our_step(make(), batch_size, component, state=state)
+    seconds = interleaved(repetitions, {"plain": plainly, "ours": ours})
+    return at_least(f"Training step, {what}", 1, ratios(seconds, "plain", "ours"))
+
+
+def on_gpu(device):
+    """Plain float32 against ours, in the settings that a config can choose, and compiled block by block."""
+    make = SIZES["ViT-Base, batch 4"][0]
+    results, what = [], "Training step, ViT-Base, batch 512, on the GPU"
+    for component in ("full", "mha", "ln1"):
+        plainly, _ = _plain_step(make(), 512, component, device)
+        functions = {
+            "plain": plainly,
+            "fp32": _our_step(make(), 512, component, device),
+            "bf16": _our_step(make(), 512, component, device, precision="bf16"),
+            "bf16 and compiled": _our_step(make(), 512, component, device, precision="bf16", compiled=True),
+        }
+        seconds = interleaved(5, functions, device, warm_up=3)
+        for name in ("fp32", "bf16", "bf16 and compiled"):
+            values = ratios(seconds, "plain", name)
+            label = f"{what}, {component}, {name}"
+            results.append(
+                at_least(label, 8, values) if name == "bf16" and component == "full" else stated(label, values, "×")
+            )
+    return results
+
+
+def _plain_step(model, batch_size, component, device="cpu"):
+    model = plain.explicit_attention(model).to(device).train()
+    models.train_only(model, component)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
+    images, labels = _batch(model, batch_size, device)
+    return functools.partial(plain.training_step, model, optimizer, images, labels), model.state_dict()
+
+
+def _our_step(model, batch_size, component, device="cpu", *, precision="fp32", accumulation=1, recompute=False,
+              compiled=False, state=None):  # fmt: skip
+    model = models.with_fast_linears(model).to(device).train()
+    if state:
+        model.load_state_dict(state)
+    models.train_only(model, component)
+    if compiled:
+        for block in model.blocks:
+            block.compile()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = training.make_optimizer(trained, "sgd", 0.01)
+    images, labels = _batch(model, batch_size, device)
+    return functools.partial(
+        training.step, model, optimizer, images.contiguous(memory_format=torch.channels_last), labels, lr=0.01,
+        clip_norm=1.0, precision=precision, accumulation=accumulation, recompute=recompute,
+    )  # fmt: skip
+
+
+def _batch(model, n, device):
+    size = model.patch_embed.img_size[0]
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(n, 3, size, size, generator=generator).to(device)
+    return images, torch.randint(0, 10, (n,), generator=generator).to(device)
+
+
+def prepare_step(name, component, batch_size, accumulation=1, precision="fp32", recompute=False):
+    """For `peak_mb`: a first step, which makes gradients and the optimizer's buffers."""
+    return _our_step(
+        timm.create_model(name, num_classes=10), batch_size, component, gpu() or "cpu",
+        precision=precision, accumulation=accumulation, recompute=recompute,
+    )  # fmt: skip
