@@ -35,8 +35,12 @@ PERIOD = STUDY["finetune"]["evaluation_period"]
 
 @dataclass(frozen=True)
 class Strike:
-    """Whom to hit: the job itself, its client in Snakemake's shell, Snakemake, or Snakemake's process group, as Ctrl-C
-    does; the moment: "any", in the middle of writing a "checkpoint", or of the "final" files; and the signal."""
+    """Whom to hit, when, and how.
+
+    target: the job itself, its client in Snakemake's shell, Snakemake, its process group, as Ctrl-C does, or its warm
+    worker, without which later jobs run in processes of their own.
+    moment: "any", in the middle of writing a "checkpoint", or of the "final" files.
+    """
 
     target: str
     moment: str
@@ -49,6 +53,7 @@ class Strike:
 CELL_STRIKES = [
     Strike(*s) for s in itertools.product(("job", "client"), ("any", "checkpoint", "final"), (KILL, TERM, INT))
 ]
+WORKER_STRIKE = Strike("worker", "any", KILL)
 SNAKEMAKE_STRIKES = [Strike("snakemake", "any", s) for s in (KILL, TERM, INT)] + [Strike("group", "any", INT)]
 
 
@@ -175,6 +180,14 @@ def jobs_of(work):
     return found
 
 
+def workers_of(snakemake_pid):
+    """The warm workers that a Snakemake has started."""
+    with suppress(OSError):
+        children = Path(f"/proc/{snakemake_pid}/task/{snakemake_pid}/children").read_text().split()
+        return [int(pid) for pid in children if "vit_plasticity.worker" in _words(pid)]
+    return []
+
+
 def _lock(process, work):
     """The lock file of a cell below `work` that a process has open, or None."""
     for descriptor in (process / "fd").iterdir():
@@ -247,7 +260,7 @@ class Harness:
             self.study.snakemake.wait()
             return
         strike = self.strikes[0]
-        hit = self._hit_snakemake if strike.target in ("snakemake", "group") else self._hit_cell
+        hit = self._hit_snakemake if strike.target in ("snakemake", "group", "worker") else self._hit_cell
         if hit(strike):
             self.tally.kills += 1
             del self.strikes[0]
@@ -259,6 +272,10 @@ class Harness:
             return False
         time.sleep(self.random.uniform(0, 1))
         victim = self.study.snakemake
+        if strike.target == "worker":
+            for pid in workers_of(victim.pid):
+                os.kill(pid, strike.signal)
+            return True
         (os.killpg if strike.target == "group" else os.kill)(victim.pid, strike.signal)
         self._await_end(victim)
         self.tally.of_snakemake += 1
@@ -323,7 +340,8 @@ class Harness:
 
     def _restart(self):
         """Start Snakemake again after it was hit, at once, orphans or not."""
-        self.study.unlock()
+        if any(self.study.work.glob(".snakemake/locks/*")):
+            self.study.unlock()
         self.study.start()
 
     def _check_log(self, cell):

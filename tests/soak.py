@@ -22,6 +22,8 @@ def main():
         choose.choice(kills.SNAKEMAKE_STRIKES if choose.random() < args.share_of_snakemake else kills.CELL_STRIKES)
         for _ in range(args.kills)
     ]
+    for part in (args.kills // 3, 2 * args.kills // 3):
+        strikes[part] = kills.WORKER_STRIKE
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         reference, study = (kills.Study(Path(folder, name)) for name in ("reference", "study"))
         reference.undisturbed()

@@ -95,20 +95,21 @@ def test_read_only_outputs_of_a_cell(smoke, warm_worker, undisturbed, small_disk
 
 
 def test_study_whose_results_are_read_only(study, smoke, small_disk):
-    """A missing cell cannot be made: Snakemake says why, and what is there stays. Status reads all the same."""
+    """A missing cell cannot be made: Snakemake says why, and what is there stays."""
     finetune = study / "results" / "smoke" / "finetune"
     remount(small_disk, "size=8m")
     shutil.copytree(finetune, small_disk, dirs_exist_ok=True)
     shutil.rmtree(finetune)
     finetune.symlink_to(small_disk)
-    shutil.rmtree(small_disk / "vit_smoke" / "digits" / "mha" / "seed=0")
+    cell = "results/smoke/finetune/vit_smoke/digits/mha/seed=0/runs.parquet"
+    shutil.rmtree((study / cell).parent)
     remount(small_disk, "ro")
-    done = snakemake(study, check=False)
+    done = snakemake(study, cell, check=False)
     assert done.returncode != 0
     assert "Read-only file system" in done.stdout
     assert len([*small_disk.rglob("runs.parquet")]) == 7
     remount(small_disk, "rw")
-    snakemake(study)
+    snakemake(study, cell)
     assert not differences(study, smoke)
 
 

@@ -16,8 +16,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 def test_one_study_and_two(study, smoke, tmp_path):
     """While a cell of the smoke study stands still, another Snakemake of the same study and one of another study
     come."""
-    remove(study / "results" / "smoke" / "finetune" / "vit_smoke" / "digits" / "mha" / "seed=0")
-    with subprocess.Popen(command(study), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
+    cell = "results/smoke/finetune/vit_smoke/digits/mha/seed=0/runs.parquet"
+    remove(study / cell)
+    with subprocess.Popen(command(study, cell), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
         wait_for(lambda: first.poll() is not None or jobs_of(study / "results" / "smoke" / "work"))
         (job,) = jobs_of(study / "results" / "smoke" / "work")
         assert job.freeze()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from kills import workers_of
 from one_cell import wait_for
 from processes import (
     command,
@@ -98,20 +99,17 @@ def test_failed_cells_leave_the_others_to_finish_and_are_made_again_alone(study,
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a warm worker on Linux only")
 def test_without_the_warm_worker_the_numbers_are_the_same(study, smoke):
     """The worker is killed as soon as it is there: every job then runs in a process of its own."""
-    remove(results(study) / CELL)
-    remove(results(study) / "plasticity" / "vit_smoke" / "digits" / "mha.parquet")
-    with subprocess.Popen(command(study, "--retries", "1"), stdout=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: process.poll() is not None or workers(process.pid))
-        os.kill(workers(process.pid)[0], signal.SIGKILL)
+    targets = [f"results/smoke/{CELL}/runs.parquet", "results/smoke/plasticity/vit_smoke/digits/mha.parquet"]
+    for target in targets:
+        remove(study / target)
+    words = command(study, *targets, "--retries", "1")
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        wait_for(lambda: process.poll() is not None or workers_of(process.pid))
+        os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
+    assert jobs_run(said) == {"finetune": 1, "plasticity": 1}
     assert not differences(study, smoke)
-
-
-def workers(snakemake_pid):
-    """The warm workers that a Snakemake has started."""
-    children = Path(f"/proc/{snakemake_pid}/task/{snakemake_pid}/children").read_text().split()
-    return [int(pid) for pid in children if b"vit_plasticity.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
 
 def test_diverged_runs_are_an_outcome(study, smoke):
