@@ -245,7 +245,7 @@ class SlurmCluster:
         except TimeoutError:
             self.run("scancel", everything, "--signal=KILL", check=False)
 
-    def wait_for(self, condition, what, seconds=30):
+    def wait_for(self, condition, what, seconds=120):
         """The first true value of `condition()`; after `seconds`, TimeoutError with the ends of the daemons' logs."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):

@@ -55,8 +55,10 @@ class Study:
         return Path(folder or self.folder, "results/smoke/finetune/vit_smoke", name)
 
     def log(self, name):
-        """What a cell said, last time it ran."""
-        return Path(self.folder, f"logs/smoke/finetune/vit_smoke/{name}.log").read_text()
+        """What a cell said, last time it ran; nothing between two tries, when Snakemake has removed the log."""
+        with suppress(FileNotFoundError):
+            return Path(self.folder, f"logs/smoke/finetune/vit_smoke/{name}.log").read_text()
+        return ""
 
     def run(self, *options):
         """Run Snakemake to its end, which must be a good one."""
@@ -108,7 +110,7 @@ class FrozenCell:
 
     def __init__(self, slurm, job_id):
         self.slurm, self.job_id = slurm, job_id
-        processes = slurm.wait_for(lambda: cell_processes(slurm, job_id), f"job {job_id} to start its cell", 60)
+        processes = slurm.wait_for(lambda: cell_processes(slurm, job_id), f"job {job_id} to start its cell", 180)
         [(self.pid, environment)] = processes.items()
         self.devices = environment["CUDA_VISIBLE_DEVICES"]
         arguments = _command_line(self.pid)
@@ -136,7 +138,7 @@ class FrozenCell:
 
     def thaw_when_asked_to_stop(self):
         """Wait for SIGTERM to be sent to it, and let it answer."""
-        self.slurm.wait_for(self._asked_to_stop, f"job {self.job_id} to be asked to stop", seconds=60)
+        self.slurm.wait_for(self._asked_to_stop, f"job {self.job_id} to be asked to stop", seconds=180)
         self.thaw()
 
     def _asked_to_stop(self):

@@ -52,7 +52,7 @@ def frozen_as_they_start(slurm, study):
         return {job["Comment"]: job_id for job_id, job in running.items() if job["Comment"] not in seen}
 
     while True:
-        jobs = slurm.wait_for(starting, "a cell to start", 60)
+        jobs = slurm.wait_for(starting, "a cell to start", 180)
         seen.update(jobs)
         yield from pool.map(lambda job_id: FrozenCell(slurm, job_id), sorted(jobs.values(), key=int))
 
@@ -131,11 +131,11 @@ def test_duplicate_waits_for_the_orphan_of_a_killed_snakemake_and_leaves(slurm, 
     with orphaned.start(*SLURM, TABLES) as snakemake:
         job = slurm.wait_for(lambda: duplicate(slurm, orphaned), "the cell to be submitted again")
         slurm.wait_for(
-            lambda: "waiting for another process" in orphaned.log(orphaned.orphan.name), "the duplicate to wait", 60
+            lambda: "waiting for another process" in orphaned.log(orphaned.orphan.name), "the duplicate to wait", 180
         )
         assert cell_processes(slurm, job)
         orphaned.orphan.thaw()
-        assert snakemake.wait(120) == 0, orphaned.said()
+        assert snakemake.wait(300) == 0, orphaned.said()
     assert ended(slurm, orphaned.orphan) == "COMPLETED"
     assert trained(orphaned, orphaned.orphan) == {}
     assert_same_tables(orphaned, reference)
@@ -148,7 +148,7 @@ def test_duplicate_that_starts_after_the_orphan_ended_leaves(slurm, reference, o
         orphaned.orphan.thaw()
         slurm.wait_for(lambda: ended(slurm, orphaned.orphan), "the orphan to end")
         slurm.resume()
-        assert snakemake.wait(120) == 0, orphaned.said()
+        assert snakemake.wait(300) == 0, orphaned.said()
     assert ended(slurm, orphaned.orphan) == "COMPLETED"
     assert trained(orphaned, orphaned.orphan) == {}
     assert_same_tables(orphaned, reference)

@@ -38,10 +38,10 @@ def test_sbatch_lines_of_each_rule_and_ctrl_c(drained, study):
     with study.start(*SLURM) as snakemake:
         submitted = lambda: drained.submitted()[before:]  # noqa: E731
         jobs = 8 + 4 + 2 + 2  # finetune, plasticity, bounds, probe
-        drained.wait_for(lambda: len(submitted()) == jobs, "all jobs to be submitted", 60)
+        drained.wait_for(lambda: len(submitted()) == jobs, "all jobs to be submitted", 180)
         assert drained.jobs("PENDING")
         snakemake.send_signal(signal.SIGINT)
-        snakemake.wait(60)
+        snakemake.wait(180)
     assert not drained.jobs("PENDING", "RUNNING")
     lines = sbatch_lines(submitted(), study.folder)
     assert lines == GOLDEN.read_text(), lines
@@ -71,6 +71,6 @@ def test_wrong_site_value_is_an_error_in_the_words_of_slurm(slurm, reference, tm
     cell = "digits_c_contrast_5/mha/seed=0"
     study = reference.copy(tmp_path / "study", without=[cell], **site)
     with study.start(*SLURM, "--retries", "0", f"results/smoke/finetune/vit_smoke/{cell}/runs.parquet") as snakemake:
-        assert snakemake.wait(60) == 1
+        assert snakemake.wait(180) == 1
     assert words in study.said()
     assert not slurm.jobs("PENDING", "RUNNING")
