@@ -30,14 +30,27 @@ def assert_clear(done, words):
     assert "Traceback" not in done.stdout
 
 
-@pytest.mark.parametrize("leave", [0, 8192, 24576], ids=["nothing fits", "one file fits", "two files fit"])
-def test_no_room_for_the_files_of_a_cell(smoke, warm_worker, undisturbed, small_disk, tmp_path, leave):
-    cell = Cell(tmp_path / "cell", smoke, output=small_disk / "cell" / "runs.parquet")
+PAGE = 4096
+
+
+@pytest.mark.parametrize("fit", [0, 1, 2], ids=["nothing fits", "one file fits", "two files fit"])
+def test_no_room_for_the_files_of_a_cell(smoke, warm_worker, undisturbed, small_disk, tmp_path, fit):
+    """The disk is full after none, one or two of the three files, of which runs.parquet comes last."""
+    whole = Cell(tmp_path / "whole", smoke)
+    whole.run()
+    order = ["history.parquet", "trained.safetensors", "runs.parquet"]
+    pages = [-(-whole.output.with_name(name).stat().st_size // PAGE) for name in order]
+    assert min(pages) > 1
+
+    cell = Cell(tmp_path / "full", smoke, output=small_disk / "cell" / "runs.parquet")
     cell.output = small_disk / "cell" / "runs.parquet"
-    filler = fill(small_disk, leave)
+    filler = fill(small_disk, (sum(pages[:fit]) + 1) * PAGE)
     assert_clear(cell.run(check=False), "No space left on device")
     assert not temporary_files(small_disk)
-    assert not cell.output.exists()
+    assert sorted(file.name for file in cell.output.parent.glob("*")) == sorted(order[:fit])
+    for name in order[:fit]:
+        one, other = (c.output.with_name(name) for c in (cell, whole))
+        assert stable(one) == stable(other) if name.endswith(".parquet") else one.read_bytes() == other.read_bytes()
     filler.unlink()
     assert "outcome" not in cell.run().stdout  # nothing is trained again
     assert cell.numbers() == undisturbed
