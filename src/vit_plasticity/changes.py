@@ -51,8 +51,11 @@ class Linears:
     """The inner product of the Gram matrices WᵀW, of all blocks, and dᵀd."""
 
     def __init__(self, modules, model):
-        weights = (module.weight[:, : model.embed_dim].T for module in modules)  # each (D, out)
-        self.grams = torch.stack([models.linear(w.contiguous(), w) for w in weights], dim=1)  # (D, n_blocks, D)
+        width = model.embed_dim
+        self.grams = modules[0].weight.new_empty(width, len(modules), width)  # (D, n_blocks, D)
+        for index, module in enumerate(modules):
+            w = module.weight[:, :width].T  # (D, out)
+            self.grams[:, index] = models.linear(w.contiguous(), w)
         self.prefix = model.num_prefix_tokens
 
     def numbers_per_pair(self, length, width):
