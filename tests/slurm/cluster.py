@@ -245,13 +245,13 @@ class SlurmCluster:
         except TimeoutError:
             self.run("scancel", everything, "--signal=KILL", check=False)
 
-    def wait_for(self, condition, what, seconds=120):
+    def wait_for(self, condition, what, seconds=120, every_s=0.05):
         """The first true value of `condition()`; after `seconds`, TimeoutError with the ends of the daemons' logs."""
         deadline = time.monotonic() + seconds
         while not (value := condition()):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {seconds} s for {what}\n{self._ends_of_logs()}")
-            time.sleep(0.05)
+            time.sleep(every_s)
         return value
 
     def _ends_of_logs(self):

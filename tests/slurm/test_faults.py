@@ -36,9 +36,7 @@ def bad_day(slurm, reference, tmp_path_factory):
         slurm.cancel(study.cancelled.job_id)
         study.cancelled.thaw_when_asked_to_stop()
         study.late.thaw_when_asked_to_stop()
-        while snakemake.poll() is None:
-            slurm.start_requeued()
-            time.sleep(1)
+        slurm.wait_for(lambda: slurm.start_requeued() or snakemake.poll() is not None, "the study to end", 400, 1)
     assert snakemake.returncode == 0, study.said()
     return study
 
