@@ -52,8 +52,7 @@ class Interrupted(Exception):
 
 
 class Keeper:
-    """Decides between steps when to write a checkpoint: at evaluations, not too often, and at once when asked to
-    stop."""
+    """Decides between steps when to write a checkpoint: not too often, and at once when asked to stop."""
 
     def __init__(self, interval_s):
         self.interval_s, self.last, self.signal = interval_s, time.monotonic(), None
@@ -64,7 +63,7 @@ class Keeper:
         self.signal = number
 
     def __call__(self, run, checkpoint, evaluated):
-        due = evaluated and time.monotonic() - self.last >= self.interval_s
+        due = time.monotonic() - self.last >= self.interval_s
         if due or self.signal:
             checkpoint.save(run.tensors(), run.state())
             self.last = time.monotonic()
@@ -123,8 +122,10 @@ def _one_run(model, pristine, batch_of, evaluate, params, lr, folder, key, keepe
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     finite = runs.train(
-        run, model, batch_of, evaluate["val"], params, lambda r, evaluated: keeper(r, checkpoint, evaluated)
-    )
+        run, model, batch_of, evaluate["val"], params,
+        between_steps=lambda r, evaluated: keeper(r, checkpoint, evaluated),
+        hurry=lambda: getattr(keeper, "signal", None) is not None,
+    )  # fmt: skip
     diverged = finite < params.steps
     if not diverged:
         with torch.no_grad():

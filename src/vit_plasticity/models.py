@@ -6,6 +6,8 @@ layer, K classes.
 
 import hashlib
 import json
+import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from vit_plasticity import components
+from vit_plasticity import components, gpu_lease
 from vit_plasticity.cli import InputError
 
 WEIGHTS, CONFIG, PROVENANCE = "model.safetensors", "config.json", "provenance.json"
@@ -251,8 +253,12 @@ def use(name, threads):
     # The C library learns from the largest piece that it has freed, up to 32 MB, what to keep rather than give back:
     # fetching and clearing the same memory at every step would cost up to a fifth of the step.
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
+    if name in ("auto", "cuda"):
+        gpu_lease.take()  # where there are several, one that no other job uses
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and os.environ.get("CUDA_VISIBLE_DEVICES"):
+            print("a GPU was given (CUDA_VISIBLE_DEVICES), but torch finds none: computing on the CPU", file=sys.stderr)
     try:
         device = torch.device(name)
         torch.empty(0, device=device)

@@ -87,11 +87,11 @@ class Run:
         return columns | {c: v[:steps] for c, v in (self.steps | self.evaluations).items()}
 
 
-def train(run, model, batch_of, evaluate_val, params, between_steps):
+def train(run, model, batch_of, evaluate_val, params, between_steps, hurry=lambda: False):
     """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
 
     batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run, evaluated) is called
-    after every step and may raise `Interrupted`.
+    every 25 steps, after evaluations, and after any step at which hurry() is true; it may raise `Interrupted`.
     """
     pending = []  # losses and norms that are still on the device
     started = time.perf_counter() - run.duration_s
@@ -107,7 +107,7 @@ def train(run, model, batch_of, evaluate_val, params, between_steps):
         run.steps["step_lr"][run.step] = lr
         run.step += 1
         evaluated = run.step % params.evaluation_period == 0 or run.step == params.steps
-        if evaluated or len(pending) == 25:
+        if evaluated or len(pending) == 25 or hurry():
             finite = _record(run, pending)
             if finite < run.step:
                 run.duration_s = time.perf_counter() - started

@@ -32,6 +32,7 @@ rule evaluate:
         f"<results>/robustness/{CELL}.parquet",
     log:
         f"<logs>/robustness/{CELL}.log",
+    localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:

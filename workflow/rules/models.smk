@@ -27,6 +27,7 @@ rule pretrain:
         "logs/pretrain/{model}.log",
     wildcard_constraints:
         model=one_of(PRETRAINED),
+    localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:

@@ -7,6 +7,7 @@ rule plasticity:
         "<results>/plasticity/{model}/{dataset}/{component}.parquet",
     log:
         "<logs>/plasticity/{model}/{dataset}/{component}.log",
+    localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:
@@ -27,6 +28,7 @@ rule bounds:
         "<results>/bounds/{model}/{component}.parquet",
     log:
         "<logs>/bounds/{model}/{component}.log",
+    localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:

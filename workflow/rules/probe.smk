@@ -6,6 +6,7 @@ rule probe:
         "<results>/probe/{model}/{dataset}.parquet",
     log:
         "<logs>/probe/{model}/{dataset}.log",
+    localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:
