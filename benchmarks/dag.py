@@ -52,7 +52,7 @@ def dry_runs(folder):
             results.append(stated(f"{cells:,} cells, {what}, peak memory", [megabytes], "MB"))
     for what in ("dry run", "nothing to do"):
         growth = seconds[CELLS[-1], what] / seconds[CELLS[0], what]
-        results.append(at_most(f"{what.capitalize()}: 10,000 cells over 1,000", 12, [growth]))
+        results.append(at_most(f"{what.capitalize()}: 10,000 cells over 1,000", 12, [growth], "×"))
     worst = max(seconds.values())
     results.append(at_most("10,000 cells, dry run or nothing to do, CPU time", 60, [worst], unit="s"))
     memory = max(r.value for r in results if r.unit == "MB")
