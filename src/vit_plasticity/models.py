@@ -127,10 +127,32 @@ def linear(x, weight, bias=None):
     and as fast on those that are."""
     onednn = x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
     # Narrow products gain less than the copies cost.
-    if not onednn or weight.shape[1] < 128 or torch.is_autocast_enabled("cpu"):
+    if not onednn or min(weight.shape) < 128 or torch.is_autocast_enabled("cpu"):
         return functional.linear(x, weight, bias)
-    rows = functional.linear(x.reshape(-1, x.shape[-1]).to_mkldnn(), weight, bias)
-    return rows.to_dense().view(*x.shape[:-1], -1)
+    return _OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
+
+
+class _OneDnnLinear(torch.autograd.Function):
+    """Torch's own derivative of it would keep the input of every layer, also where the weight is frozen."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias):
+        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
+        ctx.shape = x.shape
+        return functional.linear(x.to_mkldnn(), weight, bias).to_dense()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        gradient = gradient.to_mkldnn()
+        if ctx.needs_input_grad[0]:
+            of_x = torch.ops.aten.mkldnn_linear_backward_input(ctx.shape, gradient, weight).to_dense()
+        if x is not None:
+            of_weight, of_bias = torch.ops.aten.mkldnn_linear_backward_weights(
+                gradient, x.to_mkldnn(), weight, ctx.needs_input_grad[2]
+            )
+        return of_x, of_weight, of_bias if ctx.needs_input_grad[2] else None
 
 
 class _Linear(nn.Linear):

@@ -22,8 +22,8 @@ def wide(tmp_path_factory):
 @pytest.mark.parametrize("shape", [(128,), (3, 128), (2, 5, 128), (2, 5, 24)])
 def test_products_are_those_of_torch(shape, bias):
     generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(shape, generator=generator), torch.randn(7, shape[-1], generator=generator)
-    bias = torch.randn(7, generator=generator) if bias else None
+    x, weight = torch.randn(shape, generator=generator), torch.randn(150, shape[-1], generator=generator)
+    bias = torch.randn(150, generator=generator) if bias else None
     torch.testing.assert_close(models.linear(x, weight, bias), functional.linear(x, weight, bias), rtol=1e-5, atol=1e-4)
 
 
@@ -48,3 +48,26 @@ def test_a_loaded_model_saves_and_evaluates_as_before(wide):
     images = torch.randn(4, 3, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.inference_mode():
         torch.testing.assert_close(models.logits(loaded, images), made(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_frozen_layer_does_not_keep_its_input(frozen):
+    x, weight = torch.randn(5, 128, requires_grad=True), torch.randn(130, 128, requires_grad=not frozen)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.shape) or t, lambda t: t):
+        models.linear(x, weight)
+    assert (x.shape in kept) is not frozen
+
+
+@pytest.mark.parametrize(
+    "trained", [(True, True, True), (True, False, False), (False, True, True), (False, True, False)]
+)
+def test_gradients_are_those_of_torch(trained):
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(2, 5, 128), (130, 128), (130,)]
+    inputs = [torch.randn(s, generator=generator).requires_grad_(t) for s, t in zip(shapes, trained, strict=True)]
+    wanted = [tensor for tensor in inputs if tensor.requires_grad]
+    weights = torch.randn(2, 5, 130, generator=generator)
+    ours = torch.autograd.grad((weights * models.linear(*inputs)).sum(), wanted)
+    torchs = torch.autograd.grad((weights * functional.linear(*inputs)).sum(), wanted)
+    torch.testing.assert_close(ours, torchs, rtol=1e-5, atol=1e-4)
