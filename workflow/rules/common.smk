@@ -192,11 +192,7 @@ onstart:
         warm.start_worker()
 
 
+# Not after an error or a signal: then some cells may have ended unseen, and the next run finds them by what they left.
 onsuccess:
-    if workflow.is_main_process:
-        studies.clear_work(WORK)
-
-
-onerror:
     if workflow.is_main_process:
         studies.clear_work(WORK)
