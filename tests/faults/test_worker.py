@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+from contextlib import suppress
 
 import pytest
 from kills import jobs_of
@@ -31,10 +32,16 @@ def test_cold_cell_that_was_killed_equals_a_warm_one_that_was_not(smoke, undistu
 def test_killed_client_takes_its_job_with_it(cell):
     process = cell.start()
     wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
-    assert len(jobs_of(cell.work)) == 1
+    (job,) = jobs_of(cell.work)
+    assert job.freeze()
     process.kill()
     process.wait()
-    wait_for(lambda: not jobs_of(cell.work))
+    try:
+        wait_for(lambda: not jobs_of(cell.work), 20)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(job.pid, signal.SIGKILL)
+    assert not cell.output.exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
