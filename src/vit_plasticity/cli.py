@@ -1,9 +1,9 @@
 """What the command lines of all stages share: errors without tracebacks, typed parameters, atomic outputs."""
 
 import argparse
-import dataclasses
 import errno
 import json
+import math
 import os
 import re
 import sys
@@ -99,18 +99,28 @@ def params(cls, text):
         raise InputError(f"--params is not JSON ({error}): {text!r}") from error
     if not isinstance(given, dict):
         raise InputError(f"--params must be a JSON object, got {text!r}")
-    fields = {f.name: f for f in dataclasses.fields(cls)}
+    defaults = vars(cls())
     for key, value in given.items():
-        if key not in fields:
-            raise InputError(f"--params: unknown key {key!r}; choose from {', '.join(fields)}")
-        default = getattr(cls(), key)
-        if isinstance(default, tuple) and isinstance(value, list):
-            given[key] = tuple(value)
-        elif isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-            given[key] = float(value)
-        elif default is not None and value is not None and type(value) is not type(default):
-            raise InputError(f"--params: {key} must be of type {type(default).__name__}, got {value!r}")
+        if key not in defaults:
+            raise InputError(f"--params: unknown key {key!r}; choose from {', '.join(defaults)}")
+        given[key] = _like(defaults[key], value)
+        if given[key] is None:
+            kind = type(defaults[key])
+            wanted = {tuple: "list of finite numbers", float: "finite float"}.get(kind, kind.__name__)
+            example = json.dumps(defaults[key])
+            raise InputError(f"--params: {key} must be of type {wanted}, such as {example}, got {value!r}")
     return cls(**given)
+
+
+def _like(default, value):
+    """A JSON value in the type of a default, which may be a tuple of numbers; None if it is of another kind."""
+    if isinstance(default, tuple):
+        items = [_like(default[0], item) for item in value] if isinstance(value, list) else []
+        return tuple(items) if items and None not in items else None
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    good = type(value) is type(default) and not (isinstance(value, float) and not math.isfinite(value))
+    return value if good else None
 
 
 @contextmanager
