@@ -211,8 +211,7 @@ def main(argv=None):
         if _done(output, spec_key):
             print(f"complete: another process made {output.parent} meanwhile; nothing to do")
             return 0
-        if _done(folder / output.name, spec_key):
-            _link_outputs(folder, output.parent)
+        if _done(folder / output.name, spec_key) and _link_outputs(folder, output.parent):
             print(f"complete: {output.parent} was made already and removed by a Snakemake that did not see it end")
             return 0
         # Half-written by a process that was killed, since we hold the lock.
@@ -242,8 +241,7 @@ def main(argv=None):
         with cli.atomic(output.with_name("trained.safetensors")) as temporary:
             safetensors.torch.save_file({n: t.contiguous() for n, t in trained.items()}, temporary)
         tables.write(output, [row | common for row in rows], stage="finetune", **about)
-        with suppress(OSError):  # a file system may have no hard links
-            _link_outputs(output.parent, folder)
+        _link_outputs(output.parent, folder)
     print(f"complete: {len(rows)} runs in {output.parent}")
 
 
@@ -255,15 +253,19 @@ def _done(output, spec_key):
 
 
 def _link_outputs(source, target):
-    """Put hard links to the outputs of a finished cell into another folder, runs.parquet last.
+    """Put hard links to the outputs of a finished cell into another folder, runs.parquet last; whether that went well.
 
     A Snakemake that was killed never learns that a cell ended, and the next one removes its outputs to make them again.
     With these links in the work folder that takes no training. They use no space, and go when Snakemake ends in order.
     """
-    for name in reversed(OUTPUTS):
-        (target / name).unlink(missing_ok=True)
-        (target / name).hardlink_to(source / name)
-        os.utime(target / name)
+    target.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # a file system may have no hard links, and there are none from one to another
+        for name in reversed(OUTPUTS):
+            (target / name).unlink(missing_ok=True)
+            (target / name).hardlink_to(source / name)
+            os.utime(target / name)
+        return True
+    return False
 
 
 if __name__ == "__main__":
