@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 from kills import jobs_of
-from one_cell import wait_for
+from one_cell import Cell, wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -69,22 +69,33 @@ def test_waiting_process_can_be_stopped(cell, number):
     assert owner.returncode == 0
 
 
-def test_cell_whose_outputs_were_removed_unseen_is_brought_back(cell, undisturbed):
+@pytest.mark.parametrize("folder_too", [False, True], ids=["files", "folder"])
+def test_cell_whose_outputs_were_removed_unseen_is_brought_back(cell, undisturbed, folder_too):
     """As the next Snakemake does with a cell that ended after the first Snakemake was killed."""
     cell.run()
     for file in cell.output.parent.iterdir():
         file.unlink()
+    if folder_too:
+        cell.output.parent.rmdir()
     said = cell.run().stdout
     assert "complete:" in said
     assert "outcome" not in said
     assert cell.numbers() == undisturbed
 
 
+def test_cell_on_another_disk_is_trained_where_no_link_can_be_made(smoke, cell, undisturbed, small_disk):
+    cell.run()
+    other = Cell(cell.folder, smoke, output=small_disk / "cell" / "runs.parquet")
+    other.output = small_disk / "cell" / "runs.parquet"
+    assert "outcome=finished" in other.run().stdout
+    assert other.numbers() == undisturbed
+
+
 def test_settings_decide_what_is_complete(cell, smoke):
     """A finished cell is left alone by a process of the same settings only."""
     cell.run()
     assert "outcome" not in cell.run().stdout
-    other = type(cell)(cell.folder, smoke, {"steps": 8})
+    other = Cell(cell.folder, smoke, {"steps": 8})
     assert "outcome=finished" in other.run().stdout
     assert len(other.numbers()[1][0]["step"]) == 8
 
