@@ -217,6 +217,9 @@ def logits(model, images, *, recompute=False):
     the feed-forward layer. recompute: trade time for memory by computing each block again in the backward pass.
     """
     tokens = embed(model, images)
+    for block in model.blocks:
+        # On a CPU, attention between few tokens is faster written out.
+        block.attn.fused_attn = tokens.is_cuda or tokens.shape[1] > 64
     reads_class_token = model.global_pool == "token" and model.attn_pool is None
     blocks = [*model.blocks[:-1], _ClassTokenBlock(model.blocks[-1])] if reads_class_token else model.blocks
     for block in blocks:

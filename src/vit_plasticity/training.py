@@ -41,18 +41,20 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    total = torch.zeros((), device=labels.device)
+    losses = []
     for part, part_labels in zip(images.chunk(accumulation), labels.chunk(accumulation), strict=True):
         with autocast(labels.device, precision):
             logits = models.logits(model, part, recompute=recompute)
-        loss = functional.cross_entropy(logits.float(), part_labels, reduction="sum") / len(labels)
+        loss = functional.cross_entropy(logits.float(), part_labels)
+        if accumulation > 1:
+            loss = loss * (len(part_labels) / len(labels))
         loss.backward()
-        total += loss.detach()
+        losses.append(loss.detach())
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     # On a CPU a loop over the parameters is faster than lists of them.
     norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm, foreach=labels.is_cuda)
     optimizer.step()
-    return total, norm
+    return sum(losses), norm
 
 
 @torch.inference_mode()
