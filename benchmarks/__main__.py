@@ -33,14 +33,14 @@ def main(argv=None):
     kept = json.loads(KEPT.read_text()) if KEPT.exists() else {}
     failed = []
     for name in args.subjects or SUBJECTS:
-        started = time.perf_counter()
+        started, about = time.perf_counter(), report.about()
         results = in_own_process(name)
         print(f"\n{name}, {time.perf_counter() - started:.0f} s\n")
         if results is None:
             failed.append(name)
             continue
         print(report.text(results), flush=True)
-        kept[name] = {"about": report.about(), "results": results}
+        kept[name] = {"about": about, "results": results}
         report.plot(name, results)
         kept = {subject: kept[subject] for subject in SUBJECTS if subject in kept}
         for path, content in (

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from unittest import mock
 
 from benchmarks.harness import at_most, stated
 from tests import synthetic_study
@@ -25,7 +26,7 @@ def measure():
         return [parsing(folder), *dry_runs(folder), *aggregation(folder)]
 
 
-def parsing(folder, repetitions=5):
+def parsing(folder, repetitions=3):
     """CPU seconds of parsing the workflow, above those of an empty one."""
     empty = folder / "empty.smk"
     empty.write_text("rule all:\n")
@@ -83,10 +84,18 @@ def aggregation(folder, cells=10_000):
     """Seconds in which `correlate` reads and joins a made-up study."""
     seeds = cells // len(AGGREGATED["models"]) // len(AGGREGATED["datasets"]) // len(AGGREGATED["components"])
     study = folder / "study"
-    synthetic_study.write_study(study, **AGGREGATED, seeds=list(range(seeds)), steps=50, every=10)
+    with mock.patch("os.fsync"):  # files that need not survive a power cut
+        synthetic_study.write_study(study, **AGGREGATED, seeds=list(range(seeds)), steps=50, every=10)
     command = ["-m", "vit_plasticity.correlate", "--results", str(study), "--study", "synthetic"]
     started = time.perf_counter()
     status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, *command, "--output", str(folder / "tables")])
     if status:
         raise RuntimeError(f"correlate failed with status {status}")
-    return [at_most(f"Aggregation of {cells:,} cells", 30, [time.perf_counter() - started], unit="s")]
+    return [
+        at_most(
+            f"Aggregation of {cells:,} cells, 30,000 runs, 1.5 million steps",
+            30,
+            [time.perf_counter() - started],
+            unit="s",
+        )
+    ]

@@ -61,8 +61,8 @@ def run(folder, cores):
             time.sleep(INTERVAL_S)
             now = time.perf_counter()
             stages, worker = look(process.pid)
-            for stage in stages:
-                seconds[GROUPS[stage]] += now - last
+            for stage, threads in stages:
+                seconds[GROUPS[stage]] += threads * (now - last)
             imports, last = worker or imports, now
     if process.returncode:
         raise RuntimeError(f"the demo study failed:\n{(folder / 'log').read_text()[-2000:]}")
@@ -70,7 +70,8 @@ def run(folder, cores):
 
 
 def look(pid):
-    """The stages that processes below `pid` run at this moment, and the CPU seconds of the warm worker itself."""
+    """The stages that processes below `pid` run at this moment, each with its threads, and the CPU seconds of the warm
+    worker itself."""
     stages, worker = [], None
     children = {}
     for entry in Path("/proc").glob("[0-9]*"):
@@ -88,5 +89,6 @@ def look(pid):
                 worker = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 below.pop()
             elif (found := re.search(rb"\x00-m\x00vit_plasticity\.(?:warm\x00)?(\w+)\x00", line)) is not None:
-                stages.append(found[1].decode())
+                threads = re.search(rb"\x00--threads\x00(\d+)\x00", line)
+                stages.append((found[1].decode(), int(threads[1]) if threads else 1))
     return stages, worker

@@ -19,10 +19,13 @@ def finish_all(scheduler):
             for output in map(Path, job.output):
                 output.parent.mkdir(parents=True, exist_ok=True)
                 output.mkdir(exist_ok=True) if is_flagged(job.output[0], "directory") else output.touch()
-            if job.output:
-                dag.workflow.persistence.started(job)
-                dag.workflow.async_run(dag.workflow.persistence.finished(job))
+        dag.workflow.async_run(record(dag.workflow.persistence, [job for job in level if job.output]))
     return True
+
+
+async def record(persistence, jobs):
+    for job in jobs:
+        await persistence.finished(job)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import subprocess
 from datetime import UTC, datetime
 from importlib import metadata
@@ -18,6 +19,7 @@ def about():
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "machine": f"{_cpu()}, {os.cpu_count()} cores, {_memory_gb():.0f} GB",
         "gpu": _gpu(),
+        "load when it began": f"{os.getloadavg()[0]:.1f}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "versions": ", ".join(f"{name} {metadata.version(name)}" for name in PACKAGES),
         "commit": _commit(),
@@ -68,17 +70,42 @@ def markdown(kept):
 
 
 def plot(name, results):
-    """Bars of what was measured in ratios or shares, with the goals as lines; nothing where there is no such result."""
+    """The plot of a subject: its growth where it has sizes, else bars of its ratios or shares."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    figure, axes = pyplot.subplots(layout="constrained")
+    drawn = _growth(axes, results) or _bars(figure, axes, results)
+    axes.spines[["top", "right"]].set_visible(False)
+    if drawn:
+        (FOLDER / "plots").mkdir(exist_ok=True)
+        figure.savefig(FOLDER / "plots" / f"{name}.png", dpi=110, metadata={"Software": None})
+    pyplot.close(figure)
+
+
+def _growth(axes, results):
+    """CPU seconds over cells, from results named such as "1,000 cells, dry run, CPU time"; False where there are none."""
+    lines = {}
+    for result in results:
+        if match := re.fullmatch(r"([\d,]+) cells, ([^,]+), CPU time", result["what"]):
+            if not result["goal"]:
+                lines.setdefault(match[2], []).append((int(match[1].replace(",", "")), result["value"]))
+    for label, points in lines.items():
+        axes.loglog(*zip(*points, strict=True), marker="o", label=label)
+    if lines:
+        cells = [point[0] for point in next(iter(lines.values()))]
+        axes.set(xlabel="cells", ylabel="CPU seconds", xticks=cells, xticklabels=[f"{n:,}" for n in cells])
+        axes.minorticks_off()
+        axes.legend(frameon=False)
+    return bool(lines)
+
+
+def _bars(figure, axes, results):
     unit = "×" if any(r["unit"] == "×" and r["value"] for r in results) else "%"
     bars = [r for r in results if r["unit"] == unit and r["value"] is not None]
-    if not bars:
-        return
-    figure, axes = pyplot.subplots(figsize=(9, 0.9 + 0.3 * len(bars)), layout="constrained")
+    figure.set_size_inches(9, 0.9 + 0.3 * len(bars))
     for position, bar in enumerate(reversed(bars)):
         axes.barh(position, bar["value"], color={True: "#4477aa", False: "#cc6677", None: "#bbbbbb"}[bar["met"]])
         axes.plot([bar["low"], bar["high"]], [position, position], color="black", linewidth=1)
@@ -86,10 +113,7 @@ def plot(name, results):
             axes.plot(float(bar["goal"].split()[2]), position, marker="|", color="black", markersize=12)
     axes.set_yticks(range(len(bars)), [bar["what"] for bar in reversed(bars)], fontsize=8)
     axes.set_xlabel({"×": "times the plain baseline (black mark: goal)", "%": "% (black mark: goal)"}[unit])
-    axes.spines[["top", "right"]].set_visible(False)
-    (FOLDER / "plots").mkdir(exist_ok=True)
-    figure.savefig(FOLDER / "plots" / f"{name}.png", dpi=110, metadata={"Software": None})
-    pyplot.close(figure)
+    return bool(bars)
 
 
 def _table(results):
