@@ -126,33 +126,33 @@ def linear(x, weight, bias=None):
     """functional.linear of x (..., D); on a CPU by oneDNN, up to twice as fast as MKL on processors not made by Intel,
     and as fast on those that are."""
     onednn = x.is_cpu and x.dtype == torch.float32 and torch.backends.mkldnn.is_available()
-    # Narrow products gain less than the copies cost.
-    if not onednn or min(weight.shape) < 128 or torch.is_autocast_enabled("cpu"):
+    if not onednn or torch.is_autocast_enabled("cpu"):
         return functional.linear(x, weight, bias)
     return _OneDnnLinear.apply(x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], -1)
 
 
 class _OneDnnLinear(torch.autograd.Function):
-    """Torch's own derivative of it would keep the input of every layer, also where the weight is frozen."""
+    """x (n, D), weight (E, D), bias (E,) → (n, E). What is not wanted of the gradients is neither kept nor computed."""
 
     @staticmethod
     def forward(ctx, x, weight, bias):
         ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight)
-        ctx.shape = x.shape
-        return functional.linear(x.to_mkldnn(), weight, bias).to_dense()
+        return _by_onednn(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient):
         x, weight = ctx.saved_tensors
-        of_x = of_weight = of_bias = None
-        gradient = gradient.to_mkldnn()
-        if ctx.needs_input_grad[0]:
-            of_x = torch.ops.aten.mkldnn_linear_backward_input(ctx.shape, gradient, weight).to_dense()
-        if x is not None:
-            of_weight, of_bias = torch.ops.aten.mkldnn_linear_backward_weights(
-                gradient, x.to_mkldnn(), weight, ctx.needs_input_grad[2]
-            )
-        return of_x, of_weight, of_bias if ctx.needs_input_grad[2] else None
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            _by_onednn(gradient, weight.T) if of_x else None,
+            _by_onednn(gradient.T, x.T) if of_weight else None,
+            gradient.sum(dim=0) if of_bias else None,
+        )
+
+
+def _by_onednn(x, weight, bias=None):
+    # What torch.compile calls for a linear layer on a CPU; functional.linear would call MKL.
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
 class _Linear(nn.Linear):
