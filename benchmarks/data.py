@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -16,6 +17,7 @@ from vit_plasticity.datasets import Images, Split
 from vit_plasticity.pretrain import PretrainParams, build
 
 BATCH = 64
+ROOT = Path(__file__).parents[1]
 
 
 def measure():
@@ -117,7 +119,8 @@ def photo_split(files):
 
 
 def demo_model():
-    return build(PretrainParams(embed_dim=64, num_heads=4), 10)
+    settings = yaml.safe_load((ROOT / "config.yaml").read_text())["pretrain"]
+    return build(PretrainParams(**settings), 10)
 
 
 def vit_base():

@@ -1,6 +1,5 @@
-"""The demo study as a whole: where its wall time goes. Run with one of its two seeds, which halves its training."""
+"""The demo study as a whole: where its wall time goes."""
 
-import json
 import os
 import re
 import subprocess
@@ -39,7 +38,7 @@ def measure():
         "analysis (tables, figures)": seconds["analysis"],
         "no job: Snakemake, and cores without work": slots - sum(seconds.values()),
     }
-    note = f"{wall:.0f} s wall on {cores} cores, one seed"
+    note = f"{wall:.0f} s wall on {cores} cores"
     return [
         at_most("Demo study: what is not training, of its wall time", 33.3, [100 * (1 - training / slots)], "%", note),
         *(stated(f"Demo study: {what}", [100 * part / slots], "%") for what, part in split.items()),
@@ -50,9 +49,8 @@ def measure():
 def run(folder, cores):
     """Run the study; its wall seconds, the seconds in which jobs of each group held a core, and the worker's own CPU
     seconds."""
-    (folder / "one-seed.json").write_text(json.dumps({"seeds": [0]}))
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", str(cores), "--quiet", "all", "--configfile", folder / "one-seed.json"]
+    command += ["--cores", str(cores), "--quiet", "all"]
     seconds, imports = Counter(), 0.0
     with (folder / "log").open("w") as log:
         started = last = time.perf_counter()

@@ -86,12 +86,12 @@ def plot(name, results):
 
 
 def _growth(axes, results):
-    """CPU seconds over cells, from results named such as "1,000 cells, dry run, CPU time"; False where there are none."""
+    """CPU seconds over cells, from results named such as "1,000 cells, dry run, CPU time"; False where none is."""
     lines = {}
     for result in results:
-        if match := re.fullmatch(r"([\d,]+) cells, ([^,]+), CPU time", result["what"]):
-            if not result["goal"]:
-                lines.setdefault(match[2], []).append((int(match[1].replace(",", "")), result["value"]))
+        match = re.fullmatch(r"([\d,]+) cells, ([^,]+), CPU time", result["what"])
+        if match and not result["goal"]:
+            lines.setdefault(match[2], []).append((int(match[1].replace(",", "")), result["value"]))
     for label, points in lines.items():
         axes.loglog(*zip(*points, strict=True), marker="o", label=label)
     if lines:
