@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 def measure():
     models.use("cpu", threads=1)
     results = [
-        from_small(side=224, interpolation="bicubic", repetitions=15),
-        from_small(side=32, interpolation="bilinear", repetitions=60),
+        from_small(side=224, interpolation="bicubic", repetitions=8),
+        from_small(side=32, interpolation="bilinear", repetitions=30),
         *from_photos(repetitions=8),
         share_of_step("cpu", "the demo study's model, batch 32", demo_model, batch_size=32, side=32),
     ]
@@ -59,12 +59,17 @@ def from_small(side, interpolation, repetitions):
     ours = batches_of(split, preprocessing(side, interpolation), BATCH)
     steps = iter(range(10**6))
 
-    def plainly():
-        plain.batch_of_arrays(split.images.uniform[:BATCH], transform)
+    def plainly(n_steps=4):  # small batches are made four at once
+        for _ in range(n_steps):
+            plain.batch_of_arrays(split.images.uniform[:BATCH], transform)
 
-    seconds = interleaved(repetitions, {"plain": plainly, "ours": lambda: ours(next(steps))}, warm_up=2)
+    def by_us(n_steps=4):
+        for _ in range(n_steps):
+            ours(next(steps))
+
+    seconds = interleaved(repetitions, {"plain": plainly, "ours": by_us}, warm_up=1)
     what = f"Training images from 32² to {side}², {interpolation}"
-    return at_least(what, 4, ratios(seconds, "plain", "ours"), note=_per_image(seconds))
+    return at_least(what, 4, ratios(seconds, "plain", "ours"), note=_per_image(seconds, 4 * BATCH))
 
 
 def from_photos(repetitions):
@@ -79,7 +84,7 @@ def from_photos(repetitions):
             {"plain": lambda: plain.batch_of_files(files, transform), "ours": lambda: ours(next(steps))},
         )
         training_result = at_least(
-            "Training images from photographs", 2.5, ratios(seconds, "plain", "ours"), note=_per_image(seconds)
+            "Training images from photographs", 2.5, ratios(seconds, "plain", "ours"), note=_per_image(seconds, BATCH)
         )
         transform = plain.evaluation_transform(224, 256, "bicubic")
         kept = batches.evaluation_pixels(split.images, wanted)
@@ -130,26 +135,30 @@ def vit_base():
 
 
 def share_of_step(device, what, make, *, batch_size, side, precision="fp32"):
-    """Seconds of making a batch, over those of a whole step with it."""
+    """Seconds of making batches, over those of whole steps with them; eight steps, for small batches are made so at
+    once."""
     device = torch.device(device)
-    model = make().to(device).train()
+    model = models.with_fast_linears(make()).to(device).train()
     wanted = preprocessing(model.patch_embed.img_size[0], "bilinear")
     with tempfile.TemporaryDirectory() as folder:
         split = small_split() if side else photo_split(write_photos(Path(folder), batch_size))
     ours, steps = batches_of(split, wanted, batch_size, device, threads=8), iter(range(10**6))
     optimizer = training.make_optimizer(model.parameters(), "sgd", 0.01)
-    fixed = ours(0)
+    fixed = ours(next(steps))
 
     def step(images, labels):
         training.step(model, optimizer, images, labels, lr=0.01, clip_norm=1.0, precision=precision)
 
-    functions = {"without": lambda: step(*fixed), "with": lambda: step(*ours(next(steps)))}
-    seconds = interleaved(30 if device.type == "cpu" else 10, functions, device, warm_up=3)
+    functions = {
+        "without": lambda: [step(*fixed) for _ in range(8)],
+        "with": lambda: [step(*ours(next(steps))) for _ in range(8)],
+    }
+    seconds = interleaved(20 if device.type == "cpu" else 5, functions, device, warm_up=1)
     shares = [100 * max(0.0, b - a) / b for a, b in zip(seconds["without"], seconds["with"], strict=True)]
     return at_most(f"Data in a training step, {what}", 10, shares, unit="%")
 
 
-def _per_image(seconds):
+def _per_image(seconds, images):
     return (
-        ", ".join(f"{1e3 * sorted(s)[len(s) // 2] / BATCH:.2f} ms {name}" for name, s in seconds.items()) + " an image"
+        ", ".join(f"{1e3 * sorted(s)[len(s) // 2] / images:.2f} ms {name}" for name, s in seconds.items()) + " an image"
     )

@@ -4,6 +4,7 @@ evaluation.
 Dimensions: n images, B batch, S the model's image size in pixels; stored images are uint8 (height, width, 3).
 """
 
+import functools
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -34,7 +35,7 @@ class TrainingBatches:
         self.batch_size, self.crop_scale, self.flip, self.device = batch_size, crop_scale, flip, torch.device(device)
         self.key = np.frombuffer(hashlib.sha256(key).digest()[:16], dtype=np.uint64)
         self._epoch = (-1, None)
-        self._next = (None, None)
+        self._made, self._next = {}, (None, None)
         self.ahead = self.pool = None
         if self.device.type == "cuda":
             self.make_ahead(threads)
@@ -43,29 +44,38 @@ class TrainingBatches:
         """The batch of step `step` (from 0): images (B, 3, S, S) float32 normalised, labels (B,) int64, on the
         device."""
         if self.ahead is None:
-            return self._make(step)
-        next_step, batch = self._next
-        batch = batch.result() if batch else None  # waited for in any case: two threads would share one permutation
+            if step not in self._made:
+                # Small batches are made some steps at once: one by one, calling torch would cost more than computing.
+                at_once = max(1, 2**18 // (self.batch_size * self.preprocessing.size**2))
+                self._made = dict(enumerate(self._make(step, at_once), step))
+            return self._made.pop(step)
+        next_step, batches = self._next
+        batches = batches.result() if batches else None  # waited for in any case: threads would share one permutation
         if next_step != step:
-            batch = self._make(step)
-        self._next = step + 1, self.ahead.submit(self._make, step + 1)
-        return batch
+            batches = self._make(step, 1)
+        self._next = step + 1, self.ahead.submit(self._make, step + 1, 1)
+        return batches[0]
 
     def make_ahead(self, threads):
         """From now on, make each next batch while this one is used, on `threads` threads: a GPU leaves its CPU idle."""
         self.ahead = ThreadPoolExecutor(1)
         self.pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
 
-    def _make(self, step):
-        index = self.indices(step)
-        boxes, flips = self.crops(step, image_shapes(self.images, index))
+    def _make(self, first, n_steps):
+        """The batches of `n_steps` steps from step `first` on."""
+        steps = range(first, first + n_steps)
+        index = np.concatenate([self.indices(step) for step in steps])
+        shapes = image_shapes(self.images, index).reshape(n_steps, self.batch_size, 2)
+        boxes, flips = map(np.concatenate, zip(*map(self.crops, steps, shapes), strict=True))
         images = _empty((len(index), self.preprocessing.size, self.preprocessing.size, 3), self.device)
         # On a CPU, few enough at a time to stay in its cache.
         n = max(16, 2**16 // self.preprocessing.size**2) if self.device.type == "cpu" else len(index)
         for start in range(0, len(index), n):
             some = slice(start, start + n)
             normalise(self._crop(index[some], boxes[some], flips[some]), self.preprocessing, out=images[some])
-        return images.permute(0, 3, 1, 2), self.labels[index].to(self.device, non_blocking=True)
+        labels = self.labels[index].to(self.device, non_blocking=True)
+        images = images.permute(0, 3, 1, 2)
+        return list(zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True))
 
     def indices(self, step):
         """Which images are in the batch (B,): epochs are shuffled one after the other, and a batch may span two."""
@@ -134,11 +144,10 @@ def crop_uniform(pixels, boxes, flips, preprocessing):
     Returns (B, 3, S, S) float32 in [0, 255], as torch's antialiased interpolation of the same crops gives.
     """
     n, height, width, _ = pixels.shape
-    boxes = torch.as_tensor(boxes, device=pixels.device)
-    flips = torch.as_tensor(flips, device=pixels.device)
+    boxes, mirrored = torch.as_tensor(boxes, device=pixels.device), np.flatnonzero(flips)
     rows = _resize_matrices(boxes[:, 0], boxes[:, 2], height, preprocessing)  # (B, S, height)
     columns = _resize_matrices(boxes[:, 1], boxes[:, 3], width, preprocessing)  # (B, S, width)
-    columns = torch.where(flips[:, None, None], columns.flip(1), columns)
+    columns[mirrored] = columns[mirrored].flip(1)
     planes = pixels.permute(0, 1, 3, 2).float().reshape(n, height, 3 * width)
     half = torch.bmm(rows, planes).view(n, preprocessing.size * 3, width)
     out = torch.bmm(half, columns.mT).view(n, preprocessing.size, 3, preprocessing.size).transpose(1, 2)
@@ -146,10 +155,24 @@ def crop_uniform(pixels, boxes, flips, preprocessing):
 
 
 def _resize_matrices(starts, lengths, full, preprocessing):
-    """Rows of weights that resize [start, start + length) of an axis of `full` pixels to S pixels: (B, S, full).
+    """Rows of weights that resize [start, start + length) of an axis of `full` pixels to S pixels: (B, S, full)."""
+    if full > SMALL:
+        return _filter(starts, lengths, full, preprocessing)
+    return _windows(full, preprocessing, starts.device)[lengths - 1, :, full - 1 - starts]
 
-    Triangle (bilinear) or Keys (bicubic, a = -1/2) filter, widened by the scale when shrinking.
-    """
+
+@functools.cache
+def _windows(full, preprocessing, device):
+    """The resize matrices of every crop of a short axis, from one table with a row of twice that length for each length
+    of a crop: (length - 1, S, full - 1 - start, full)."""
+    lengths = torch.arange(1, full + 1, device=device)
+    table = _filter(torch.full_like(lengths, full - 1), lengths, 2 * full - 1, preprocessing)
+    return table.unfold(2, full, 1)
+
+
+def _filter(starts, lengths, full, preprocessing):
+    """`_resize_matrices` by definition: a triangle (bilinear) or Keys' filter (bicubic, a = -1/2), widened by the scale
+    when shrinking."""
     size = preprocessing.size
     scale = (lengths / size)[:, None, None]  # pixels in per pixel out
     centres = starts[:, None, None] + scale * (torch.arange(size, device=starts.device)[:, None] + 0.5)
