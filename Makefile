@@ -1,11 +1,11 @@
-# make run · make test · make lint · make bench · make soak: each sets up all it needs, with nothing but python3 on the machine.
+# make run · test · lint · bench · soak · mutations: each sets up all it needs, with nothing but python3 on the machine.
 SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON ?= python3
 STUDY := demo
 UV_VERSION := 0.13.9
 
-.PHONY: run test test-slurm lint format bench soak lock clean
+.PHONY: run test test-slurm lint format bench soak mutations lock clean
 
 run: .venv/ready ## the default study, and its report
 	$(BIN)/snakemake --cores all --quiet rules
@@ -17,13 +17,14 @@ test: .venv/ready ## all tests but those that need SLURM
 	$(BIN)/pytest -m "not slurm"
 
 test-slurm: .venv/ready ## the workflow on a real SLURM, which the tests install and start on this machine
-	$(BIN)/pytest -m slurm
+	$(BIN)/pytest tests/slurm
 
-lint: .venv/ready ## style and the workflow's own checks
+lint: .venv/ready ## style, the workflow's own checks, and whether the locked versions go together
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+	VIRTUAL_ENV=.venv $(BIN)/uv pip check
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -35,6 +36,9 @@ bench: .venv/ready ## ratios against a plain baseline, into benchmarks/RESULTS.m
 
 soak: .venv/ready ## 200 kills, and the tables still equal
 	$(BIN)/python -m tests.soak
+
+mutations: .venv/ready ## each promise broken on purpose in a copy, and a test that sees it
+	$(BIN)/python -m tests.mutations
 
 lock: .venv/ready ## choose the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --universal --python-version 3.11 --upgrade \
