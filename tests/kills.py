@@ -235,10 +235,13 @@ def _metadata(checkpoint):
 
 
 class Harness:
-    """Hits a study until it has taken all `strikes`, round after round, and compares it with an undisturbed one."""
+    """Hits a study until it has taken all `strikes`, round after round, and compares it with an undisturbed one.
 
-    def __init__(self, study, reference, strikes, seed=0):
-        self.study, self.reference, self.strikes = study, reference, list(strikes)
+    progress: called with the number of kills made, after each.
+    """
+
+    def __init__(self, study, reference, strikes, seed=0, progress=lambda kills: None):
+        self.study, self.reference, self.strikes, self.progress = study, reference, list(strikes), progress
         self.random, self.tally, self.before = random.Random(seed), Tally(), {}
 
     def run(self):
@@ -263,6 +266,7 @@ class Harness:
         hit = self._hit_snakemake if strike.target in ("snakemake", "group", "worker") else self._hit_cell
         if hit(strike):
             self.tally.kills += 1
+            self.progress(self.tally.kills)
             del self.strikes[0]
 
     def _hit_snakemake(self, strike):

@@ -27,7 +27,7 @@ def main():
     with tempfile.TemporaryDirectory(prefix="soak-") as folder:
         reference, study = (kills.Study(Path(folder, name)) for name in ("reference", "study"))
         reference.undisturbed()
-        harness = kills.Harness(study, reference.work, strikes, args.seed)
+        harness = kills.Harness(study, reference.work, strikes, args.seed, progress)
         try:
             tally = harness.run()
         except BaseException:
@@ -35,6 +35,11 @@ def main():
             raise
     print(tally)
     return bool(tally.lost or tally.retrained or tally.different)
+
+
+def progress(kills):
+    if kills % 10 == 0:
+        print(f"{kills} kills", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -256,7 +256,8 @@ def _link_outputs(source, target):
     """Put hard links to the outputs of a finished cell into another folder, runs.parquet last; whether that went well.
 
     A Snakemake that was killed never learns that a cell ended, and the next one removes its outputs to make them again.
-    With these links in the work folder that takes no training. They use no space, and go when Snakemake ends in order.
+    With these links in the work folder that takes no training. They use no space, and go when a Snakemake that had
+    something to do ends in order.
     """
     target.mkdir(parents=True, exist_ok=True)
     with suppress(OSError):  # a file system may have no hard links, and there are none from one to another
