@@ -45,6 +45,7 @@ class FinetuneParams:
     flip: bool = True
     precision: str = "fp32"
     recompute: bool = False
+    compile: bool = False
 
 
 class Interrupted(Exception):
@@ -80,6 +81,8 @@ def finetune(model, dataset, component, seed, params, folder, key, keeper, devic
     models.new_head(model, len(dataset.classes))
     model.to(device)
     models.train_only(model, component)
+    if params.compile:
+        models.compile_blocks(model)
     pristine = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     preprocessing = models.preprocessing(model)
     batch_of = batches.TrainingBatches(

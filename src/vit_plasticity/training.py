@@ -57,6 +57,7 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     return sum(losses), norm
 
 
+@torch.compiler.set_stance("force_eager")  # blocks that are compiled would be so again for every size of a batch
 @torch.inference_mode()
 def evaluate(model, pixels, labels, preprocessing, *, batch_size=256, precision="fp32"):
     """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images given as `batches.evaluation_pixels`.

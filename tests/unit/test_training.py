@@ -1,6 +1,7 @@
 """One step and one evaluation: schedule, accumulation, frozen parameters, exact accuracy."""
 
 import copy
+import shutil
 
 import numpy as np
 import pytest
@@ -23,8 +24,10 @@ def data(n=12):
     return torch.randn(n, 3, 16, 16, generator=generator), torch.arange(n) % 3
 
 
-def stepped(model, **changes):
+def stepped(model, compiled=False, **changes):
     model = copy.deepcopy(model)
+    if compiled:
+        models.compile_blocks(model)
     names = models.train_only(model, "fc1")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = training.make_optimizer(parameters, "sgd", 0.1)
@@ -43,6 +46,21 @@ def test_accumulation_does_not_change_the_step(model):
 def test_recomputing_blocks_does_not_change_the_step(model):
     for a, b in zip(stepped(model)[0].parameters(), stepped(model, recompute=True)[0].parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiling_blocks_does_not_change_the_step(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    frames = torch._dynamo.utils.counters["frames"]
+    before = frames["ok"]
+    compiled = stepped(model, compiled=True)[0]
+    assert frames["ok"] > before, "nothing was compiled"
+    for a, b in zip(stepped(model)[0].parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    before = frames["ok"]
+    pixels, labels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
+    training.evaluate(compiled, pixels, labels, models.preprocessing(model), batch_size=3)
+    assert frames["ok"] == before, "evaluation was compiled too"
 
 
 def test_only_what_trains_moves_and_has_a_gradient(model):
