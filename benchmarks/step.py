@@ -38,7 +38,7 @@ def measure():
     for component in COMPONENTS:
         megabytes = peak_mb(prepare_step, "vit_base_patch16_224", component, batch_size)
         results.append(stated(f"Memory of a step, ViT-Base, batch {batch_size}, {component}", [megabytes], "MB"))
-    return [*results, *(vit_huge(recompute) for recompute in (False, True))]
+    return [*results, vit_huge()]
 
 
 def on_cpu(what, make, batch_size, component, repetitions):
@@ -83,19 +83,35 @@ def on_gpu(device):
     return results
 
 
-def vit_huge(recompute):
-    """Memory of training all of ViT-Huge, 64 images at a time, as the study paper_model_size does: weights, gradients,
-    momentum and what the backward pass needs. On a CPU, in float32 and extrapolated from one and three images."""
-    name, at_once = "vit_huge_patch14_224", 64
-    with torch.device("meta"):
-        weights = sum(p.numel() * p.itemsize for p in timm.create_model(name, num_classes=10).parameters()) / 2**20
+def vit_huge(at_once=64):
+    """Memory of training all of ViT-Huge on so many images at a time, as the study paper_model_size does.
+
+    On a CPU it is added up: weights, gradients, momentum, and what each image keeps for the backward pass, in float32.
+    """
+    name = "vit_huge_patch14_224"
     if gpu():
-        megabytes, where = peak_mb(prepare_step, name, "full", at_once, 1, "bf16", recompute), "bf16"
+        gigabytes = peak_mb(prepare_step, name, "full", at_once, 1, "bf16") * 2**20 / 1e9
+        gigabytes, note = gigabytes + _gigabytes(timm.create_model(name).parameters()), "bf16"
     else:
-        one, three = (peak_mb(prepare_step, name, "full", n, 1, "fp32", recompute) for n in (1, 3))
-        megabytes, where = one + (at_once - 1) * (three - one) / 2, "float32, extrapolated from 1 and 3 images"
-    what = f"Memory of ViT-Huge, full, {at_once} images at a time{', recomputed' * recompute}"
-    return at_most(what, 80, [(weights + megabytes) * 2**20 / 1e9], "GB", note=where)
+        model = models.with_fast_linears(timm.create_model(name, num_classes=10)).train()
+        kept = {}
+
+        def keep(tensor):
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            models.logits(model, _batch(model, 1, "cpu")[0])
+        for parameter in model.parameters():
+            kept.pop(parameter.untyped_storage().data_ptr(), None)
+        weights, image = _gigabytes(model.parameters()), _gigabytes(kept.values())
+        gigabytes = 3 * weights + at_once * image
+        note = f"float32: {weights:.2f} GB each for weights, gradients and momentum, {image:.2f} GB an image"
+    return at_most(f"Memory of ViT-Huge, full, {at_once} images at a time", 80, [gigabytes], "GB", note=note)
+
+
+def _gigabytes(tensors):
+    return sum(t.untyped_storage().nbytes() for t in tensors) / 1e9
 
 
 def _plain_step(model, batch_size, component, device="cpu"):
