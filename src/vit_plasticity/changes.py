@@ -54,8 +54,8 @@ class Linears:
         width = model.embed_dim
         self.grams = modules[0].weight.new_empty(width, len(modules), width)  # (D, n_blocks, D)
         for index, module in enumerate(modules):
-            w = module.weight[:, :width].T  # (D, out)
-            self.grams[:, index] = models.linear(w.contiguous(), w)
+            w = module.weight[:, :width].T.contiguous()  # (D, out)
+            self.grams[:, index] = models.linear(w, w)
         self.prefix = model.num_prefix_tokens
 
     def numbers_per_pair(self, length, width):

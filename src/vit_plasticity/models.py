@@ -155,6 +155,8 @@ class _OneDnnLinear(torch.autograd.Function):
 
 
 def _by_onednn(x, weight, bias=None):
+    if not (weight.is_contiguous() or weight.T.is_contiguous()):
+        weight = weight.contiguous()  # part of a matrix costs oneDNN a hundred times the time of a whole one
     # What torch.compile calls for a linear layer on a CPU; functional.linear would call MKL.
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 

@@ -27,6 +27,16 @@ def test_products_are_those_of_torch(shape, bias):
     torch.testing.assert_close(models.linear(x, weight, bias), functional.linear(x, weight, bias), rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "part", [lambda w: w.T, lambda w: w[:, :20], lambda w: w[:, 8:].T, lambda w: w[3:], lambda w: w[::2]]
+)
+def test_weights_may_be_parts_of_others(part):
+    generator = torch.Generator().manual_seed(4)
+    weight = part(torch.randn(40, 30, generator=generator))
+    x = torch.randn(5, weight.shape[1], generator=generator)
+    torch.testing.assert_close(models.linear(x, weight), functional.linear(x, weight), rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("settings", [{}, {"recompute": True}, {"accumulation": 2}, {"precision": "bf16"}])
 @pytest.mark.parametrize("component", ["full", "mha", "fc2", "ln1"])
 def test_steps_are_those_of_torch(wide, component, settings):
