@@ -87,6 +87,8 @@ def plot(name, results):
 
 def _growth(axes, results):
     """CPU seconds over cells, from results named such as "1,000 cells, dry run, CPU time"; False where none is."""
+    from matplotlib import ticker
+
     lines = {}
     for result in results:
         match = re.fullmatch(r"([\d,]+) cells, ([^,]+), CPU time", result["what"])
@@ -97,6 +99,8 @@ def _growth(axes, results):
     if lines:
         cells = [point[0] for point in next(iter(lines.values()))]
         axes.set(xlabel="cells", ylabel="CPU seconds", xticks=cells, xticklabels=[f"{n:,}" for n in cells])
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(frameon=False)
     return bool(lines)
@@ -142,5 +146,11 @@ def _gpu():
 
 
 def _commit():
-    command = ["git", "-C", str(FOLDER), "describe", "--always", "--dirty"]
-    return subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    """The commit that is measured, "-dirty" if anything but the results of benchmarks has changed since."""
+
+    def git(*arguments):
+        return subprocess.run(["git", "-C", str(FOLDER), *arguments], capture_output=True, text=True).stdout.strip()
+
+    written = (":/", ":!RESULTS.md", ":!results.json", ":!plots")
+    dirty = git("status", "--porcelain", "--untracked-files=no", "--", *written)
+    return (git("describe", "--always") or "unknown") + "-dirty" * bool(dirty)
