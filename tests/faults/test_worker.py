@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from kills import jobs_of
@@ -103,6 +105,12 @@ PARENT = """
 """
 
 
+def pending(pid, number):
+    """Whether a signal was sent to a process that stands still."""
+    (waiting,) = re.findall(r"^ShdPnd:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(waiting, 16) >> (number - 1) & 1)
+
+
 def test_jobs_stop_in_order_when_the_owner_of_the_worker_is_killed(smoke, undisturbed, tmp_path):
     """As when Snakemake is killed: its worker ends, and each cell writes a checkpoint before it does."""
     cell = Cell(tmp_path, smoke)
@@ -113,8 +121,12 @@ def test_jobs_stop_in_order_when_the_owner_of_the_worker_is_killed(smoke, undist
         )  # fmt: skip
     wait_for(lambda: parent.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
     worker = int((tmp_path / "said").read_text().splitlines()[0])
+    (job,) = jobs_of(cell.work)
+    assert job.freeze()  # or it might end before the signal comes
     parent.kill()
     parent.wait()
+    wait_for(lambda: pending(job.pid, signal.SIGTERM))
+    os.kill(job.pid, signal.SIGCONT)
     wait_for(lambda: not jobs_of(cell.work))
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"))  # noqa: PTH110
     assert "stopped by SIGTERM at step" in (tmp_path / "said").read_text()
