@@ -11,7 +11,7 @@ from processes import stable, stage
 
 PARAMS = {
     "lrs": [0.1],
-    "steps": 60,
+    "steps": 120,
     "evaluation_period": 4,
     "batch_size": 16,
     "warmup_steps": 2,
