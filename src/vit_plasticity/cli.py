@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -57,16 +58,21 @@ def add_compute_arguments(parser):
 
 def run(main, argv=None):
     """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk,
-    say).
+    say), 141 the reader of its output went away.
 
     Any other exception is a defect and keeps its traceback.
     """
     stage = getattr(sys.modules[main.__module__].__spec__, "name", main.__module__)
     try:
-        return main(argv) or 0
+        status = main(argv) or 0
+        sys.stdout.flush()
+        return status
     except InputError as error:
         print(f"{stage}: error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who read the output, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        return 128 + signal.SIGPIPE
     except Exception as error:
         failure = _os_error(error)
         if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):

@@ -1,6 +1,9 @@
 """`python -m vit_plasticity.status`: the state of each cell, read from its files, and commands that may be pasted."""
 
 import shlex
+import signal
+import subprocess
+import sys
 
 import pytest
 from planning import plan
@@ -26,6 +29,15 @@ def test_finished_study(smoke, tell):
     lines = tell(smoke)
     assert [line.split()[0] for line in lines[:8]] == ["done"] * 8
     assert lines[-1] == "smoke: 8 cells, 8 done, 0 diverged, 0 failed, 0 missing"
+
+
+def test_reader_may_leave(tmp_path):
+    """As `head` does."""
+    command = [sys.executable, "-m", "vit_plasticity.status", "--directory", str(tmp_path), "--configfile", str(SMOKE)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(60) == 128 + signal.SIGPIPE
 
 
 def test_nothing_has_run(tmp_path, tell):
