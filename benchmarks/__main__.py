@@ -11,7 +11,7 @@ import sys
 import time
 
 from benchmarks import report
-from vit_plasticity.cli import atomic
+from vit_plasticity.runtime.files import atomic
 
 SUBJECTS = ("plasticity", "data", "step", "jobs", "dag", "demo")
 KEPT = report.FOLDER / "results.json"

@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import synthetic_study
+
 from benchmarks.harness import at_most, stated
-from tests import synthetic_study
 
 ROOT = Path(__file__).parents[1]
 CELLS = (1_000, 3_000, 10_000)

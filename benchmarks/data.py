@@ -12,9 +12,12 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, ratios, stated
-from vit_plasticity import batches, models, prepare_folder, training
-from vit_plasticity.datasets import Images, Split
+from vit_plasticity.data import batches
+from vit_plasticity.data.formats import folder as prepare_folder
+from vit_plasticity.data.registry import Images, Split
 from vit_plasticity.pretrain import PretrainParams, build
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import models
 
 BATCH = 64
 ROOT = Path(__file__).parents[1]

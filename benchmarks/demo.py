@@ -83,7 +83,7 @@ def look(pid):
         for child, fields, line in children.get(below.pop(), []):
             below.append(child)
             # A worker's forks keep its command line; it is the one below Snakemake itself.
-            if b"vit_plasticity.worker" in line:
+            if b"vit_plasticity.runtime.worker" in line:
                 worker = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
                 below.pop()
             elif (found := re.search(rb"\x00-m\x00vit_plasticity\.(?:warm\x00)?(\w+)\x00", line)) is not None:

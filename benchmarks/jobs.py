@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.harness import at_most, stated
-from vit_plasticity import models, warm
+from vit_plasticity import warm
 from vit_plasticity.pretrain import PretrainParams, build
+from vit_plasticity.vit import models
 
 PARAMS = {"lrs": [0.1], "steps": 20, "evaluation_period": 20, "batch_size": 16, "warmup_steps": 2, "flip": False}
 COLD, WARM = 2, 6

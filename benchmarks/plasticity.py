@@ -8,8 +8,9 @@ import torch
 
 from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, peak_mb, ratios, stated
-from vit_plasticity import models, plasticity
-from vit_plasticity.components import BLOCK_COMPONENTS
+from vit_plasticity import plasticity
+from vit_plasticity.vit import models
+from vit_plasticity.vit.components import BLOCK_COMPONENTS
 
 PAIRS, TARGETS = 64, 11
 

@@ -8,8 +8,9 @@ import torch
 from benchmarks import plain
 from benchmarks.data import demo_model
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, peak_mb, ratios, stated
-from vit_plasticity import models, training
-from vit_plasticity.components import COMPONENTS
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import models
+from vit_plasticity.vit.components import COMPONENTS
 
 SIZES = {
     "the demo study's model, batch 32": (demo_model, 32, 40),

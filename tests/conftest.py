@@ -1,4 +1,4 @@
-"""What the tests share. Its place makes the helper modules beside it importable from every test."""
+"""What the tests share; their helper modules lie in tests/support/."""
 
 import os
 import subprocess

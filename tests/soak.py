@@ -14,7 +14,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0, help="of their order and moments (default: %(default)s)")
     parser.add_argument("--share-of-snakemake", type=float, default=0.1, help="of the kills (default: %(default)s)")
     args = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).parent))  # as pytest does, for the modules beside this one
+    sys.path.insert(0, str(Path(__file__).parent / "support"))  # as pytest does
     kills = importlib.import_module("kills")
 
     choose = random.Random(args.seed)

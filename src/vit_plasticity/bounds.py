@@ -14,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vit_plasticity import batches, cli, components, datasets, models, tables
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.runtime import cli
+from vit_plasticity.vit import components, models
 
 
 @dataclass(frozen=True)

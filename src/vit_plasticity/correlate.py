@@ -13,7 +13,12 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from vit_plasticity import analysis, cli, html_table, layout, schemas, tables
+from vit_plasticity.analysis import html as html_table
+from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import summary as analysis
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.files import atomic
+from vit_plasticity.study import grid as layout
 
 PAGES = {
     "summary": "One row per fine-tuned or measured component: plasticity (mean over blocks and pairs) with its "
@@ -123,7 +128,7 @@ def write(folder, results, *, study, rev, sources):
         table = schemas.conform(rows, name)
         tables.write_table(Path(folder, f"{name}.parquet"), table, about | {"sources": sources})
         if name in PAGES:
-            with cli.atomic(Path(folder, f"{name}.html")) as temporary:
+            with atomic(Path(folder, f"{name}.html")) as temporary:
                 temporary.write_text(html_table.page(table, f"{study}: {name}", PAGES[name]), encoding="utf-8")
 
 

@@ -11,8 +11,13 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
-from vit_plasticity import batches, cli, datasets, models, tables, training
-from vit_plasticity.cli import InputError
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import models
 
 
 def restore(model, trained, n_classes):

@@ -4,8 +4,8 @@
   fetch dataset mine --catalog '{"imagefolder": "/path/to/images"}' --output resources/datasets/mine
   fetch model vit_base --catalog '{"timm": "vit_base_patch16_224.orig_in21k"}' --output resources/models/vit_base
 
-A dataset is one of the built-in names (the table vit_plasticity/datasets.csv has their sources, checksums and licences)
-or one that --catalog defines. A model is what --catalog defines: weights of timm, or a folder of one's own.
+A dataset is one of the built-in names (data/datasets.csv has their sources, checksums and licences) or
+one that --catalog defines. A model is what --catalog defines: weights of timm, or a folder of one's own.
 Downloads are kept, verified at each use, and go on where they were cut off.
 """
 
@@ -14,10 +14,14 @@ import json
 import sys
 from pathlib import Path
 
-from vit_plasticity import cli, datasets, prepare_archives, prepare_embedded, prepare_folder
-from vit_plasticity.cli import InputError
-from vit_plasticity.dataset_writer import create
-from vit_plasticity.downloads import Source
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.data.downloads import Source
+from vit_plasticity.data.formats import archives as prepare_archives
+from vit_plasticity.data.formats import embedded as prepare_embedded
+from vit_plasticity.data.formats import folder as prepare_folder
+from vit_plasticity.data.store import create
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
 
 PREPARE = {
     "digits": prepare_embedded.digits,
@@ -69,7 +73,7 @@ def main(argv=None):
         catalog = {} if entry is None else {arguments.name: entry}
         fetch_dataset(datasets.lookup(arguments.name, catalog), arguments.output, source)
     else:
-        from vit_plasticity.fetch_models import fetch_model  # imports torch and timm
+        from vit_plasticity.vit.fetch import fetch_model  # imports torch and timm
 
         fetch_model(arguments.name, entry, arguments.output, source)
 

@@ -21,15 +21,23 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
-from vit_plasticity import batches, checkpoints, cli, components, datasets, models, runs, tables, training
-from vit_plasticity.cli import InputError
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.files import atomic
+from vit_plasticity.training import checkpoints
+from vit_plasticity.training import run as runs
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import components, models
 
 OUTPUTS = ("runs.parquet", "history.parquet", "trained.safetensors")
 
 
 @dataclass(frozen=True)
 class FinetuneParams:
-    """Settings of a cell; workflow/config.schema.yaml says what each means."""
+    """Settings of a cell; study/config.schema.yaml says what each means."""
 
     lrs: tuple = (1e-3, 3e-3, 1e-2, 3e-2)
     steps: int = 10000
@@ -241,7 +249,7 @@ def main(argv=None):
         for column in runs.EVALUATION_COLUMNS:  # null where nothing was evaluated, which is not the same as NaN
             history[column] = pa.array(history[column], mask=np.isnan(history[column]))
         tables.write(output.with_name("history.parquet"), history, stage="history", **about)
-        with cli.atomic(output.with_name("trained.safetensors")) as temporary:
+        with atomic(output.with_name("trained.safetensors")) as temporary:
             safetensors.torch.save_file({n: t.contiguous() for n, t in trained.items()}, temporary)
         tables.write(output, [row | common for row in rows], stage="finetune", **about)
         _link_outputs(output.parent, folder)

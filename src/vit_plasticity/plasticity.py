@@ -15,8 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from vit_plasticity import batches, changes, cli, components, datasets, models, sequential, tables
-from vit_plasticity.cli import InputError
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.predictors import rates as changes
+from vit_plasticity.predictors import sequential
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import components, models
 
 CHUNK_BYTES, GPU_CHUNK_BYTES = 24 * 2**20, 4 * 2**30
 """Working memory of a chunk of pairs; more does not make the matrix products faster."""

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from vit_plasticity import cli, schemas, tables, theme
-from vit_plasticity import figure_of_dynamics as dynamics
-from vit_plasticity import figures_of_finetuning as finetuning
-from vit_plasticity import figures_of_plasticity as plasticity
-from vit_plasticity.figure_data import Study
+from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.figures import dynamics, finetuning, theme
+from vit_plasticity.figures import predictors as plasticity
+from vit_plasticity.figures.data import Study
+from vit_plasticity.runtime import cli
 
 FIGURES = {
     "plasticity_by_component": plasticity.by_component,

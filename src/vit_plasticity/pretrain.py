@@ -10,13 +10,17 @@ from dataclasses import dataclass
 import timm
 import torch
 
-from vit_plasticity import batches, cli, datasets, folders, models, training
-from vit_plasticity.cli import InputError
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.runtime import cli, folders
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import models
 
 
 @dataclass(frozen=True)
 class PretrainParams:
-    """Architecture and training of the small model; workflow/config.schema.yaml says what each means."""
+    """Architecture and training of the small model; study/config.schema.yaml says what each means."""
 
     image_size: int = 32
     patch_size: int = 8

@@ -15,7 +15,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from vit_plasticity import batches, cli, datasets, models, tables
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import batches
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.runtime import cli
+from vit_plasticity.vit import models
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from vit_plasticity import cli, studies
-from vit_plasticity.cli import InputError
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import config as studies
 
 FILES = ("runs.parquet", "history.parquet", "trained.safetensors")
 COMPLETE = "complete: "
@@ -88,7 +89,7 @@ def main(argv=None):
     parser.add_argument("--directory", type=Path, default=Path(), help="where Snakemake works (default: here)")
     args = parser.parse_args(argv)
     root = Path(__file__).parents[2]
-    schema = yaml.safe_load((root / "workflow" / "config.schema.yaml").read_text())
+    schema = yaml.safe_load((Path(__file__).parent / "study" / "config.schema.yaml").read_text())
     config = studies.resolve(load_config([root / "config.yaml", *args.configfile]), schema)
     results, logs = args.directory / "results" / config["study"], args.directory / "logs" / config["study"]
     counts, failed = collections.Counter(), []

@@ -2,7 +2,7 @@
 vit_plasticity.warm STAGE …``
 
 Same arguments, output, signals and exit status as ``python -m vit_plasticity.STAGE …``. Standard library only: with a
-worker, a job costs the start of a bare Python. See `vit_plasticity.worker`.
+worker, a job costs the start of a bare Python. See `vit_plasticity.runtime.worker`.
 """
 
 import json
@@ -38,7 +38,9 @@ def start_worker():
     path = Path(tempfile.mkdtemp(prefix="vit-plasticity-")) / "socket"
     # In a session of its own, so that Ctrl-C reaches the jobs' clients first and they end their jobs in order.
     worker = subprocess.Popen(
-        [sys.executable, "-m", "vit_plasticity.worker", str(path)], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-m", "vit_plasticity.runtime.worker", str(path)],
+        stdin=subprocess.PIPE,
+        start_new_session=True,
     )
     start_worker.process = worker  # keeps the write end of the pipe open, to the end of this process
     os.environ[VARIABLE] = json.dumps({"socket": str(path), "owner": os.getpid(), "python": sys.prefix})

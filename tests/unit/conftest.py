@@ -5,7 +5,9 @@ import pytest
 import torch
 from small_vit import small_vit
 
-from vit_plasticity import dataset_writer, datasets, models
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.data import store as dataset_writer
+from vit_plasticity.vit import models
 
 torch.set_num_threads(1)
 

@@ -46,19 +46,25 @@ def rules():
     return found
 
 
+def _file(module):
+    return (SOURCE / module.replace(".", "/")).with_suffix(".py")
+
+
 def imported(module, seen):
     """The modules that a module of the package imports, anywhere in it and in those of the package that it imports."""
     if module in seen:
         return set()
     seen.add(module)
     names = set()
-    for node in ast.walk(ast.parse((SOURCE / f"{module}.py").read_text())):
+    folder = SOURCE / module.replace(".", "/")
+    path = folder / "__init__.py" if folder.is_dir() else _file(module)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
-    own = {name.split(".")[1] for name in names if name.startswith("vit_plasticity.")}
-    own = {name for name in own if (SOURCE / f"{name}.py").exists()}
+    own = {name.removeprefix("vit_plasticity.") for name in names if name.startswith("vit_plasticity.")}
+    own = {name for name in own if (SOURCE / name.replace(".", "/")).is_dir() or _file(name).exists()}
     return names.union(*(imported(name, seen) for name in sorted(own)))
 
 

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import ROOT, smoke_config
 
-from vit_plasticity import studies
-from vit_plasticity.cli import InputError
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import config as studies
 
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
 BASE = studies.resolve(smoke_config(), SCHEMA)
 
 SCALARS = st.one_of(

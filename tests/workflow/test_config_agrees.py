@@ -8,16 +8,17 @@ import yaml
 from processes import ROOT
 from snakemake.utils import update_config
 
-from vit_plasticity import status, studies
+from vit_plasticity import status
 from vit_plasticity.bounds import BoundsParams
-from vit_plasticity.cli import params
 from vit_plasticity.correlate import AnalysisParams
 from vit_plasticity.finetune import FinetuneParams
 from vit_plasticity.plasticity import PlasticityParams
 from vit_plasticity.pretrain import PretrainParams
 from vit_plasticity.probe import ProbeParams
+from vit_plasticity.runtime.cli import params
+from vit_plasticity.study import config as studies
 
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
 SECTIONS = {
     "pretrain": PretrainParams,
     "plasticity": PlasticityParams,

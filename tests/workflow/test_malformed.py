@@ -10,10 +10,11 @@ from processes import ROOT, SMOKE, snakemake
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-from vit_plasticity import status, studies
-from vit_plasticity.cli import InputError
+from vit_plasticity import status
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import config as studies
 
-SCHEMA = yaml.safe_load((ROOT / "workflow" / "config.schema.yaml").read_text())
+SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
 
 
 @pytest.fixture(scope="module")

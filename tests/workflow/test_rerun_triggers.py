@@ -11,7 +11,7 @@ import yaml
 from planning import plan
 from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config
 
-from vit_plasticity import studies
+from vit_plasticity.study import config as studies
 
 ANALYSIS = {"correlate": 1, "plots": 1}
 MEASURE = {"plasticity": 4, "bounds": 2, "probe": 2}
@@ -47,7 +47,7 @@ ELSEWHERE |= {"plasticity.source", "plasticity.models"}
 
 def resolved():
     """The smoke study with every default filled in, as the workflow sees it."""
-    schema = yaml.safe_load((ROOT / "workflow" / "config.schema.yaml").read_text())
+    schema = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
     return studies.resolve({"downloads": base["downloads"]} | smoke_config(), schema)
 

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from vit_plasticity.cli import InputError, params
 from vit_plasticity.correlate import AnalysisParams
 from vit_plasticity.finetune import FinetuneParams
+from vit_plasticity.runtime.cli import InputError, params
 
 
 def test_what_is_left_out_keeps_its_default():

@@ -9,7 +9,8 @@ import pytest
 from planning import plan
 from processes import SMOKE, remove, smoke_config, write_config
 
-from vit_plasticity import cli, status
+from vit_plasticity import status
+from vit_plasticity.runtime import cli
 
 MHA, LN1 = "vit_smoke/digits/mha/seed=0", "vit_smoke/digits/ln1/seed=1"
 

@@ -9,13 +9,14 @@ from snakemake.exceptions import WorkflowError
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 
-from vit_plasticity import studies, warm
-from vit_plasticity.cli import InputError
+from vit_plasticity import warm
+from vit_plasticity.study import config as studies
+from vit_plasticity.runtime.cli import InputError
 
 try:
     for file in workflow.configfiles:
         studies.refuse_repeated_keys(file)
-    config = studies.resolve(config, yaml.safe_load((BASE / "workflow" / "config.schema.yaml").read_text()))
+    config = studies.resolve(config, yaml.safe_load((BASE / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text()))
 except InputError as error:
     raise WorkflowError(str(error))
 

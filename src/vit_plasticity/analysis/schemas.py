@@ -1,0 +1,83 @@
+"""The columns of a study's tables: what `correlate` writes and `plots` reads. Nothing but names and types.
+
+Keys come first. Accuracies lie in [0, 1]; null stands for what does not exist (the accuracy of a diverged run, say).
+"""
+
+import pyarrow as pa
+
+from vit_plasticity.runtime.cli import InputError
+
+_GROUP = "model dataset component"
+_CELL = f"{_GROUP} seed"
+
+COLUMNS = {
+    "rates": f"{_GROUP} block pair rate",
+    "plasticity": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
+    "bounds": "model component block bound",
+    "probe": "model dataset accuracy n_train n_test n_features duration_s",
+    "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy chosen n_parameters "
+    "n_trained n_train n_val n_test batch_size duration_s peak_memory_mb git_commit device",
+    "history": f"{_CELL} lr step loss gradient_norm step_lr val_loss val_accuracy",
+    "robustness": f"{_CELL} evaluated_on lr accuracy n_test",
+    "summary": f"{_GROUP} plasticity plasticity_ci_low plasticity_ci_high bound lr n_seeds val_accuracy_mean "
+    "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "
+    "gap_to_full robust_accuracy_mean",
+    "ranking": "model component n_datasets plasticity_mean test_accuracy_mean relative_gain_mean rank_mean",
+    "correlation": "scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",
+    "tests": "model outcome component_a component_b n_datasets mean_difference t_statistic t_p_value t_p_value_holm "
+    "wilcoxon_statistic wilcoxon_p_value wilcoxon_p_value_holm",
+}
+"""Table → its columns, in order. `rates` is what one measurement job writes; the others are tables of a study."""
+
+UNIQUE = {
+    "plasticity": "model dataset component block",
+    "bounds": "model component block",
+    "probe": "model dataset",
+    "finetune": f"{_CELL} lr",
+    "robustness": f"{_CELL} evaluated_on",
+}
+"""Table → the columns that identify a row."""
+
+_KINDS = {
+    pa.string(): "model dataset component outcome evaluated_on scope statistic component_a component_b "
+    "git_commit device",
+    pa.int64(): "block pair seed n n_pairs n_train n_val n_test n_features steps steps_trained best_step n_parameters "
+    "n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
+    pa.bool_(): "chosen",
+}
+_TYPES = {column: kind for kind, names in _KINDS.items() for column in names.split()}
+"""Column → type, for all but the measurements, which are float64."""
+
+
+def columns(name):
+    """The columns of a table, as a list."""
+    return COLUMNS[name].split()
+
+
+def schema(name):
+    """The Arrow schema of a table."""
+    return pa.schema([(column, _TYPES.get(column, pa.float64())) for column in columns(name)])
+
+
+def conform(table, name):
+    """An Arrow table with the columns of `name` first and of the right types; further columns are kept behind them.
+
+    None gives a table without rows. Raises InputError for a missing column, or values of another type.
+    """
+    wanted = schema(name)
+    if table is None:
+        return wanted.empty_table()
+    missing = [column for column in wanted.names if column not in table.column_names]
+    if missing:
+        raise InputError(
+            f"{name}: column {missing[0]!r} is missing from the tables given, which have "
+            f"{', '.join(table.column_names)}; make them again with this version"
+        )
+    further = [field for field in table.schema if field.name not in wanted.names]
+    target = pa.schema([*wanted, *further])
+    try:
+        return table.select(target.names).cast(target)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise InputError(
+            f"{name}: a column is of another type than it should be ({error}); make the tables again"
+        ) from error

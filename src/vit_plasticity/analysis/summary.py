@@ -1,0 +1,197 @@
+"""What measurements say together: summaries, correlations and tests, from frames to frames. No paths, no torch.
+
+A *cell group* is a (model, dataset, component) over all its seeds and learning rates: one row of the summary.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+import pandas as pd
+
+from vit_plasticity.analysis import stats
+from vit_plasticity.vit.components import BLOCK_COMPONENTS, COMPONENTS, parts
+
+GROUP = ["model", "dataset", "component"]
+OUTCOMES = {"accuracy": "test_accuracy_mean", "relative_gain": "relative_gain"}
+"""What a component is judged by: the name in the tables → the column of the summary."""
+
+
+def order_of_component(component):
+    """Sort key: the vocabulary's order for single ids, then sums."""
+    ids = parts(component)
+    return len(ids), [list(COMPONENTS).index(i) for i in ids]
+
+
+def rates_by_block(rates, confidence):
+    """One measurement in short: for each block, mean rate over pairs with Student's interval. rates: one job's rows."""
+    table = rates.groupby([*GROUP, "block"], sort=True)["rate"].agg(rate_mean="mean", rate_std="std", n_pairs="count")
+    low, high = stats.mean_interval(table["rate_mean"], table["rate_std"], table["n_pairs"], confidence)
+    return table.assign(ci_low=low, ci_high=high).reset_index()
+
+
+def plasticity_of(rates, confidence):
+    """The plasticity of one measurement: mean over blocks, then over pairs, with Student's interval over pairs."""
+    per_pair = rates.groupby([*GROUP, "pair"], sort=True)["rate"].mean()
+    table = per_pair.groupby(GROUP, sort=True).agg(plasticity="mean", std="std", n="count")
+    low, high = stats.mean_interval(table["plasticity"], table["std"], table["n"], confidence)
+    return table.assign(plasticity_ci_low=low, plasticity_ci_high=high).drop(columns=["std", "n"]).reset_index()
+
+
+def accuracy_of(runs):
+    """Per cell group: the learning rate chosen on validation, and what it gives on test. Indexed by GROUP.
+
+    Chosen is the rate that finished in the most seeds, then the one of highest mean validation accuracy, then the
+    smallest; test accuracy never enters. So a rate at which any seed diverged yields to one at which all finished;
+    where none did, the means are over the seeds that finished (n_seeds of them). Where all runs diverged, n_seeds is 0
+    and the accuracies are null. lr_spread is the largest minus the smallest seed-mean test accuracy over the rates that
+    finished at all; null if only one did.
+    """
+    finished = runs[runs["outcome"].eq("finished") & runs["val_accuracy"].notna()]
+    by_lr = finished.groupby([*GROUP, "lr"]).agg(
+        n_seeds=("seed", "nunique"),
+        val_accuracy_mean=("val_accuracy", "mean"),
+        test_accuracy_mean=("test_accuracy", "mean"),
+        test_accuracy_std=("test_accuracy", "std"),
+    )
+    by_lr = by_lr.reset_index().sort_values(["n_seeds", "val_accuracy_mean", "lr"], ascending=[False, False, True])
+    chosen = by_lr.drop_duplicates(GROUP).set_index(GROUP)
+    over_lrs = by_lr.groupby(GROUP)["test_accuracy_mean"].agg(["max", "min", "count"])
+    spread = (over_lrs["max"] - over_lrs["min"]).where(over_lrs["count"] > 1)
+    groups = runs.assign(
+        diverged=runs["outcome"].eq("diverged"), fraction=runs["n_trained"] / runs["n_parameters"]
+    ).groupby(GROUP)
+    counts = groups.agg(n_runs=("lr", "size"), n_diverged=("diverged", "sum"), trained_fraction=("fraction", "mean"))
+    return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
+
+
+def summarise(*, runs, plasticity, bounds, probe, robustness):
+    """The summary: one row per cell group of which anything was measured or trained.
+
+    runs, bounds, probe, robustness: rows of their stages; plasticity: rows of `plasticity_of`. Any may be empty.
+    bound is the mean over blocks; robust_accuracy_mean is over seeds and the datasets evaluated on.
+    """
+    summary = accuracy_of(runs).join(plasticity.set_index(GROUP), how="outer").reset_index()
+    summary = summary.fillna({"n_runs": 0, "n_diverged": 0, "n_seeds": 0})
+    bound = bounds.groupby(["model", "component"])["bound"].mean().rename("bound")
+    robust = robustness.groupby(GROUP)["accuracy"].mean().rename("robust_accuracy_mean")
+    probed = probe.set_index(["model", "dataset"])["accuracy"].rename("probe_accuracy")
+    summary = (
+        summary.join(bound, on=["model", "component"]).join(robust, on=GROUP).join(probed, on=["model", "dataset"])
+    )
+    return _ordered(_compared(summary), like=pd.concat([runs[GROUP], plasticity[GROUP]]))
+
+
+def from_accuracies(frame, model):
+    """A summary, as far as it goes, from a printed table of accuracies in percent, so that it can be tested as ours.
+
+    frame: one row per dataset; columns dataset, linear_probe, and for each component its id (mean) and id_std.
+    """
+    components = [c for c in frame.columns if c in COMPONENTS]
+    rows = [
+        pd.DataFrame({
+            "model": model,
+            "dataset": frame["dataset"],
+            "component": component,
+            "test_accuracy_mean": frame[component] / 100,
+            "test_accuracy_std": frame[f"{component}_std"] / 100,
+            "probe_accuracy": frame["linear_probe"] / 100,
+            "plasticity": math.nan,
+            "n_runs": frame[component].notna().astype(int),
+        })
+        for component in components
+    ]  # fmt: skip
+    return _compared(pd.concat(rows, ignore_index=True))
+
+
+def rank(summary):
+    """Per (model, component), over datasets: mean plasticity, accuracy, relative gain and rank (1 is best).
+
+    Only datasets in which every fine-tuned component of the model was run count (n_datasets of them), so that means
+    compare like with like. Ties share the mean of their ranks. A component of which every run diverged on a dataset
+    ranks last there and has no mean accuracy. Sorted by mean rank.
+    """
+    trained = summary[summary["n_runs"] > 0]
+    n_present = trained.groupby(GROUP[:2])["component"].transform("nunique")
+    shared = trained[n_present == trained.groupby("model")["component"].transform("nunique")]
+    ranks = shared.groupby(GROUP[:2])["test_accuracy_mean"].rank(ascending=False, na_option="bottom")
+    table = shared.assign(rank=ranks).groupby(["model", "component"], sort=False, as_index=False)
+    table = table.agg(
+        n_datasets=("dataset", "nunique"),
+        plasticity_mean=("plasticity", lambda column: column.mean(skipna=False)),
+        test_accuracy_mean=("test_accuracy_mean", lambda column: column.mean(skipna=False)),
+        relative_gain_mean=("relative_gain", lambda column: column.mean(skipna=False)),
+        rank_mean=("rank", "mean"),
+    )
+    models = {model: i for i, model in enumerate(summary["model"].unique())}
+    by_model = {"key": lambda column: column.map(models) if column.name == "model" else column}
+    return table.sort_values(["model", "rank_mean"], kind="stable", ignore_index=True, **by_model)
+
+
+def correlations(summary, *, confidence, bootstrap, permutations, seed):
+    """Plasticity against each outcome, by each statistic: per (model, dataset), per model, and over all.
+
+    Points are components that have a plasticity and an accuracy. Pooled scopes take each (model, dataset) as a block
+    and compare only inside blocks; see `stats.associate` for what estimate, interval and p-value then mean.
+    """
+    scopes = [("dataset", model, dataset, rows) for (model, dataset), rows in summary.groupby(GROUP[:2], sort=False)]
+    scopes += [("model", model, None, rows) for model, rows in summary.groupby("model", sort=False)]
+    scopes += [("all", None, None, summary)]
+    result = []
+    for (scope, model, dataset, rows), outcome in itertools.product(scopes, OUTCOMES):
+        grid = rows[rows["component"].isin(BLOCK_COMPONENTS)].pivot(
+            index=["model", "dataset"], columns="component", values=["plasticity", OUTCOMES[outcome]]
+        )
+        for statistic in stats.STATISTICS:
+            found = stats.associate(
+                grid["plasticity"] if len(grid) else np.empty((0, 0)),
+                grid[OUTCOMES[outcome]] if len(grid) else np.empty((0, 0)),
+                statistic,
+                confidence=confidence,
+                resamples=bootstrap,
+                permutations=permutations,
+                seed=seed,
+            )
+            keys = {"scope": scope, "model": model, "dataset": dataset, "outcome": outcome, "statistic": statistic}
+            result.append(keys | dataclasses.asdict(found))
+    return pd.DataFrame(result)
+
+
+def paired_tests(summary):
+    """Every two components of a model, paired by dataset, per outcome; differences are component_a − component_b.
+
+    Holm's adjustment is over the pairs of one model and outcome, for each kind of test.
+    """
+    result = []
+    for (model, rows), (outcome, column) in itertools.product(summary.groupby("model", sort=False), OUTCOMES.items()):
+        wide = rows.pivot(index="dataset", columns="component", values=column).dropna(axis=1, how="all")
+        family = []
+        for a, b in itertools.combinations(sorted(wide.columns, key=order_of_component), 2):
+            found = dataclasses.asdict(stats.paired(wide[a], wide[b]))
+            n = {"n_datasets": found.pop("n")}
+            family.append({"model": model, "outcome": outcome, "component_a": a, "component_b": b} | n | found)
+        for kind in ("t", "wilcoxon"):
+            adjusted = stats.holm([row[f"{kind}_p_value"] for row in family])
+            for row, p_value in zip(family, adjusted, strict=True):
+                row[f"{kind}_p_value_holm"] = p_value
+        result += family
+    return pd.DataFrame(result)
+
+
+def _compared(summary):
+    """With what an accuracy is compared to: the probe (relative gain) and full fine-tuning (gap)."""
+    accuracy, probe = summary["test_accuracy_mean"], summary["probe_accuracy"]
+    full = summary[summary["component"].eq("full")].set_index(["model", "dataset"])["test_accuracy_mean"].rename("full")
+    full = summary.join(full, on=["model", "dataset"])["full"]
+    return summary.assign(
+        relative_gain=(accuracy - probe) / probe.where(probe > 0, math.nan), gap_to_full=full - accuracy
+    )
+
+
+def _ordered(summary, like):
+    """Models and datasets in the order in which they first appear in `like`, components in the vocabulary's."""
+    keys = {"component": {c: i for i, c in enumerate(sorted(summary["component"].unique(), key=order_of_component))}}
+    for name in GROUP[:2]:
+        keys[name] = {value: i for i, value in enumerate(like[name].unique())}
+    return summary.sort_values(GROUP, key=lambda column: column.map(keys[column.name]), ignore_index=True)

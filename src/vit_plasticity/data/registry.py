@@ -1,0 +1,265 @@
+"""Datasets: which there are (name → how to fetch, verify, split), and reading a prepared one from disk.
+
+The registry is the table ``datasets.csv`` beside this module, one row per file to download; a further row with an empty
+name adds a file to the dataset above it. A name such as ``digits_c_{snow|contrast}_{1|2}`` stands for one dataset per
+choice. The environment variable VIT_PLASTICITY_DATASETS may name a table of the same columns, whose datasets are added
+and replace those of equal name: to pin another mirror or checksum, or to test. Names that a config defines in
+``catalog`` come on top. How a prepared dataset lies on disk: see `vit_plasticity.data.store`, which writes it.
+"""
+
+import csv
+import difflib
+import functools
+import itertools
+import json
+import os
+import re
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vit_plasticity.data.fractals import FractalParams
+from vit_plasticity.runtime.cli import InputError
+
+TABLE = Path(__file__).with_name("datasets.csv")
+TABLE_VARIABLE = "VIT_PLASTICITY_DATASETS"
+SPLITS = ("train", "val", "test")
+FORMAT = 1
+SHORT_SIDE = 256
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_COLUMNS = ["name", "format", "classes", "train", "val", "test", "short_side"]
+_COLUMNS += ["file", "url", "checksum", "bytes", "licence", "source", "note"]
+_CATALOG = {
+    "imagefolder": "{imagefolder: /path/to/folder}",
+    "fractals": "{fractals: {classes: 32, images_per_class: 150, image_size: 32, seed: 0}}",
+}
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file to download.
+
+    url: where it is; empty for what a user must bring, and `note` then says from where.
+    checksum: ``md5:…`` or ``sha256:…`` as published; empty where none is known, and then the first download is trusted.
+    bytes: its size; None where not known.
+    """
+
+    name: str
+    url: str
+    checksum: str = ""
+    bytes: int | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """How one dataset is made.
+
+    format: which preparation `fetch` runs.
+    variant: the choices that a name pattern stands for, such as ("snow", "5").
+    options: what a catalog entry says.
+    classes, sizes: their number, and images per split, where the source publishes them.
+    short_side: photographs are stored so that their shorter side has at most this many pixels; None keeps them.
+    """
+
+    name: str
+    format: str
+    variant: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    classes: int | None = None
+    sizes: dict[str, int] = field(default_factory=dict)
+    short_side: int | None = None
+    files: tuple[RemoteFile, ...] = ()
+    licence: str = ""
+    source: str = ""
+
+
+def lookup(name, catalog=None):
+    """The DatasetEntry of a name; `catalog` maps further names to the entries of ``catalog.datasets``.
+
+    Raises InputError, with close matches, for an unknown name, one unfit for a path, a catalog entry of another form,
+    and a catalog name that is built in already: a name must mean one dataset.
+    """
+    catalog, known = catalog or {}, registry()
+    if not _NAME.fullmatch(name):
+        raise InputError(
+            f"dataset name {name!r}: use letters, digits, '_', '-' and '.', starting with a letter or digit"
+        )
+    if name in catalog and name in known:
+        raise InputError(f"dataset {name!r} is built in; give the catalog entry another name")
+    if name in catalog:
+        return _catalog_entry(name, catalog[name])
+    if name in known:
+        return known[name]
+    close = difflib.get_close_matches(name, [*known, *catalog], n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    patterns = [row["name"] for rows in _rows(_tables()) for row in rows[:1]]
+    raise InputError(
+        f"unknown dataset {name!r}: {hint}Choose from {', '.join([*patterns, *catalog])}; "
+        f"or define it in catalog.datasets, e.g. {name}: {_CATALOG['imagefolder']}"
+    )
+
+
+def registry():
+    """All built-in datasets: name → DatasetEntry, in the order of the table."""
+    return _registry(_tables())
+
+
+def open_dataset(folder):
+    """The prepared `Dataset` in a folder, memory-mapped: processes on one node share its pages.
+
+    Raises InputError if the folder is not a dataset that `fetch` wrote, or was cut short.
+    """
+    folder = Path(folder)
+    try:
+        about = json.loads((folder / "dataset.json").read_text())
+        if about["format"] != FORMAT:
+            raise InputError(f"{folder}: dataset format {about['format']}, this version reads {FORMAT}; fetch it again")
+        splits = {name: _open_split(folder, name, size) for name, size in about["splits"].items()}
+        return Dataset(about["name"], tuple(about["classes"]), about["fingerprint"], splits)
+    except (OSError, EOFError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder} is not a complete dataset ({error!r}). Remove it and make it again: "
+            f"python -m vit_plasticity.fetch dataset {folder.name} --output {folder}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A prepared dataset. `fingerprint` is the SHA-256 of all its arrays: equal only if every pixel and label is."""
+
+    name: str
+    classes: tuple[str, ...]
+    fingerprint: str
+    splits: dict[str, "Split"]
+
+    def split(self, name):
+        """One Split. Raises InputError if this dataset lacks it (imagenet, say, has only ``test``)."""
+        if name not in self.splits:
+            raise InputError(f"dataset {self.name} has no {name} split; it has {', '.join(self.splits)}")
+        return self.splits[name]
+
+
+@dataclass(frozen=True)
+class Split:
+    """images: n images (`Images`); labels: (n,) int64, indices of classes."""
+
+    images: "Images"
+    labels: np.ndarray
+
+    def __len__(self):
+        return len(self.labels)
+
+
+class Images:
+    """A sequence of uint8 images (H, W, 3) that lie one after the other in `pixels`.
+
+    uniform: the (n, H, W, 3) array itself when all images have one size, else None.
+    """
+
+    def __init__(self, pixels, shapes=None):
+        self.uniform = pixels if shapes is None else None
+        self._pixels, self._shapes = pixels, shapes
+        if shapes is not None:
+            self._ends = np.cumsum(shapes.prod(axis=1, dtype=np.int64) * 3)
+
+    def __len__(self):
+        return len(self._pixels if self._shapes is None else self._shapes)
+
+    def __getitem__(self, index):
+        index = range(len(self))[index]  # refuses what lies outside, and counts negative indices from the end
+        if self._shapes is None:
+            return self._pixels[index]
+        height, width = map(int, self._shapes[index])
+        end = int(self._ends[index])
+        return self._pixels[end - height * width * 3 : end].reshape(height, width, 3)
+
+
+def _open_split(folder, name, size):
+    labels, pixels = (
+        np.load(folder / f"{name}.{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("labels", "pixels")
+    )
+    shapes = folder / f"{name}.shapes.npy"
+    images = Images(pixels, np.load(shapes, mmap_mode="r", allow_pickle=False) if shapes.exists() else None)
+    if not len(labels) == len(images) == size:
+        raise ValueError(f"{name}: {size} images expected, {len(labels)} labels and {len(images)} images found")
+    return Split(images, labels)
+
+
+def _tables():
+    extra = os.environ.get(TABLE_VARIABLE)
+    return (TABLE, Path(extra)) if extra else (TABLE,)
+
+
+@functools.cache
+def _registry(tables):
+    return {entry.name: entry for rows in _rows(tables) for entry in _entries(rows)}
+
+
+@functools.cache
+def _rows(tables):
+    """The rows of the tables, one list per dataset: its own row and those of its further files."""
+    groups = []
+    for table in tables:
+        try:
+            with table.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                if reader.fieldnames != _COLUMNS:
+                    raise InputError(f"{table}: the columns must be {','.join(_COLUMNS)}; got {reader.fieldnames}")
+                for row in reader:
+                    if row["name"]:
+                        groups.append([])
+                    groups[-1].append(row)
+        except (OSError, UnicodeDecodeError, IndexError) as error:
+            raise InputError(f"the table of datasets {table} cannot be read ({error}); see {TABLE_VARIABLE}") from error
+    return groups
+
+
+def _entries(rows):
+    """The entries that the rows of one dataset stand for: one per choice in its name pattern."""
+    row = rows[0]
+    pieces = re.split(r"\{(.*?)\}", row["name"])
+    for variant in itertools.product(*(choices.split("|") for choices in pieces[1::2])):
+        yield DatasetEntry(
+            name="".join(itertools.chain(*itertools.zip_longest(pieces[::2], variant, fillvalue=""))),
+            format=row["format"],
+            variant=variant,
+            classes=_int(row["classes"]),
+            sizes={split: int(row[split]) for split in SPLITS if row[split]},
+            short_side=_int(row["short_side"]),
+            files=tuple(_remote_file(r) for r in rows if r["file"]),
+            licence=row["licence"],
+            source=row["source"],
+        )
+
+
+def _remote_file(row):
+    return RemoteFile(row["file"], row["url"], row["checksum"], _int(row["bytes"]), row["note"])
+
+
+def _int(text):
+    return int(text) if text else None
+
+
+def _catalog_entry(name, given):
+    if not isinstance(given, dict) or len(given.keys() & _CATALOG.keys()) != 1:
+        raise InputError(f"catalog.datasets.{name}: got {given!r}; write one of {' or '.join(_CATALOG.values())}")
+    if "fractals" in given:
+        options = given["fractals"]
+        allowed = [f.name for f in fields(FractalParams)]
+        if len(given) > 1 or not isinstance(options, dict) or options.keys() - set(allowed):
+            raise InputError(f"catalog.datasets.{name}: got {given!r}; a map fractals may hold {', '.join(allowed)}")
+        FractalParams(**options)
+        return replace(registry()["fractals"], name=name, options=options)
+    if unknown := given.keys() - {"imagefolder", "short_side"}:
+        raise InputError(
+            f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are imagefolder and short_side"
+        )
+    path, short_side = given["imagefolder"], given.get("short_side", SHORT_SIDE)
+    if not isinstance(path, str) or not path or type(short_side) is not int or short_side < 1:
+        raise InputError(
+            f"catalog.datasets.{name}: imagefolder must be a path and short_side a count of pixels, got {given!r}"
+        )
+    return DatasetEntry(name, "imagefolder", options={"path": path}, short_side=short_side, source=f"the folder {path}")

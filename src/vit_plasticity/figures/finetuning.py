@@ -1,0 +1,172 @@
+"""The figures of what was fine-tuned: gain, its correlation with plasticity, robustness, and economy.
+
+Accuracies and gains are drawn in percent. A component of which every run diverged stands as a cross at the foot.
+"""
+
+import numpy as np
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from vit_plasticity.figures import theme
+from vit_plasticity.figures.data import means_over_datasets, panels_of
+
+NOTHING_TRAINED = "No fine-tuning has finished in this study yet."
+
+
+def relative_gain(study, styles):
+    """Per model and dataset, first the mean over datasets: gain over the linear probe, ± one deviation over seeds."""
+    rows = study.trained[study.trained["probe_accuracy"].notna()]
+    if rows.empty:
+        return theme.note("No cell has both finished fine-tuning and a linear probe to compare with yet.")
+    groups = means_over_datasets(rows, ["relative_gain", "probe_accuracy"]) + panels_of(rows)
+    figure, axes = theme.panels(len(groups))
+    for axis, (model, _, title, group) in zip(axes, groups, strict=True):
+        measured, others = study.by_measured_plasticity(model, rows.loc[rows["model"] == model, "component"].unique())
+        one = group.reindex(columns=rows.columns).set_index("component").reindex(measured + others)
+        gains = 100 * one["relative_gain"]
+        axis.plot(range(len(measured)), gains[measured], color="#c4c4c4", linewidth=0.9, zorder=1)
+        if measured and others:
+            axis.axvline(len(measured) - 0.5, color="#c4c4c4", linewidth=0.6, linestyle=":")
+        deviations = 100 * one["test_accuracy_std"] / one["probe_accuracy"]
+        for x, component in enumerate(one.index):
+            theme.points(axis, [x], [gains.iloc[x]], styles[component], span=[deviations.iloc[x]])
+            if one["n_runs"].iloc[x] == one["n_diverged"].iloc[x]:
+                theme.crosses(axis, [x], styles[component])
+        theme.component_axis(axis, list(one.index))
+        theme.title(axis, title)
+    figure.supxlabel("Component, by measured plasticity, highest first")
+    figure.supylabel("Relative gain over the linear probe (%)")
+    return figure
+
+
+def against_plasticity(study, styles):
+    """Per model and dataset, first pooled within datasets: accuracy against plasticity, and Pearson's r with interval.
+
+    In a pooled panel both are differences from the dataset's mean, as in the coefficient that stands there.
+    """
+    rows = study.trained.dropna(subset=["plasticity", "test_accuracy_mean"])
+    if rows.empty:
+        return theme.note("No component has both a plasticity and an accuracy yet.")
+    pooled = _pooled(rows)
+    groups = pooled + panels_of(rows)
+    figure, axes = theme.panels(len(groups), height=1.75)
+    for axis, (model, dataset, title, group) in zip(axes, groups, strict=True):
+        for component, one in group.groupby("component"):
+            theme.points(
+                axis,
+                one["plasticity"],
+                100 * one["test_accuracy_mean"],
+                styles[component],
+                span=None if dataset is None else 100 * one["test_accuracy_std"],
+            )
+        axis.margins(x=0.1)
+        axis.xaxis.set_major_locator(MaxNLocator(4))
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high + 0.45 * (high - low))  # room for the words
+        axis.text(0.04, 0.96, _coefficient(study.correlation, model, dataset), va="top", transform=axis.transAxes)
+        theme.title(axis, title)
+    figure.supxlabel("Plasticity")
+    figure.supylabel("Test accuracy (%)")
+    theme.legend(figure, rows["component"].unique(), styles)
+    return figure
+
+
+def _pooled(rows):
+    """Panels like those of `panels_of`, one per model with two datasets or more: differences from each one's mean."""
+    columns = ["plasticity", "test_accuracy_mean"]
+    groups = rows.groupby(["model", "dataset"])
+    centred = rows.assign(**{c: rows[c] - groups[c].transform("mean") for c in columns})
+    panels = []
+    for model, group in centred[groups["component"].transform("count") > 1].groupby("model", sort=False):
+        n_datasets = group["dataset"].nunique()
+        name = f"{n_datasets} datasets, each centred"
+        if n_datasets > 1:
+            panels.append((model, None, f"{name}\n{model}" if rows["model"].nunique() > 1 else name, group))
+    return panels
+
+
+def _coefficient(correlation, model, dataset):
+    """Pearson's r of plasticity with accuracy in words, for one dataset, or pooled over those of a model."""
+    wanted = (
+        correlation["scope"].eq("model" if dataset is None else "dataset")
+        & correlation["model"].eq(model)
+        & correlation["outcome"].eq("accuracy")
+        & correlation["statistic"].eq("pearson")
+    )
+    if dataset is not None:
+        wanted &= correlation["dataset"].eq(dataset)
+    if not wanted.any():
+        return ""
+    one = correlation[wanted].iloc[0]
+    if np.isnan(one["estimate"]):
+        return f"r undefined, n = {one['n']}"
+    signed = {name: f"{one[name]:.2f}".replace("-", "−") for name in ("estimate", "ci_low", "ci_high")}
+    interval = "no interval" if np.isnan(one["ci_low"]) else f"[{signed['ci_low']}, {signed['ci_high']}]"
+    p_value = "p < 0.001" if one["p_value"] < 0.001 else f"p = {one['p_value']:.3f}"
+    return f"r = {signed['estimate']} {interval}\n{p_value}, n = {one['n']}"
+
+
+def robustness(study, styles):
+    """Per model and dataset: each run's test accuracy, learning rates from left to right, and full as a line."""
+    if study.finetune.empty:
+        return theme.note(NOTHING_TRAINED)
+    full = study.trained[study.trained["component"] == "full"].set_index(["model", "dataset"])["test_accuracy_mean"]
+    groups = panels_of(study.finetune)
+    figure, axes = theme.panels(len(groups), height=1.8, columns=3)
+    for axis, (model, dataset, title, runs) in zip(axes, groups, strict=True):
+        measured, others = study.by_measured_plasticity(model, runs["component"].unique())
+        lrs = sorted(runs["lr"].unique())
+        offsets = dict(zip(lrs, np.linspace(-0.3, 0.3, len(lrs)) if len(lrs) > 1 else [0.0], strict=True))
+        for x, component in enumerate(measured + others):
+            style, one = styles[component], runs[runs["component"] == component]
+            accuracies = 100 * one["test_accuracy"].where(one["outcome"].eq("finished"))
+            means = accuracies.groupby(one["lr"]).mean().dropna()
+            axis.plot([x + offsets[lr] for lr in means.index], means, color=style["color"], linewidth=0.9, alpha=0.7)
+            theme.points(axis, x + one["lr"].map(offsets), accuracies, style, size=2.8)
+            diverged = one.loc[one["outcome"].eq("diverged"), "lr"].unique()
+            theme.crosses(axis, [x + offsets[lr] for lr in diverged], style)
+        for mean in 100 * full.loc[full.index.intersection([(model, dataset)])].dropna():
+            axis.axhline(mean, color=styles["full"]["color"], linewidth=0.8, linestyle="--", zorder=1)
+        theme.component_axis(axis, measured + others)
+        theme.title(axis, title)
+    figure.supylabel("Test accuracy (%)")
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=styles["full"]["color"],
+            linewidth=0.8,
+            linestyle="--",
+            label="Full, rate chosen on validation",
+        )
+    ]
+    theme.legend(
+        figure,
+        [],
+        styles,
+        further=handles + ([theme.DIVERGED] if study.finetune["outcome"].eq("diverged").any() else []),
+    )
+    return figure
+
+
+def against_fraction(study, styles):
+    """Per model and dataset: accuracy against the share of parameters trained, and the linear probe as a line."""
+    rows = study.trained
+    if rows.empty:
+        return theme.note(NOTHING_TRAINED)
+    groups = panels_of(rows)
+    figure, axes = theme.panels(len(groups), sharex=True)
+    for axis, (_, _, title, group) in zip(axes, groups, strict=True):
+        for component, one in group.groupby("component"):
+            x, span = 100 * one["trained_fraction"], 100 * one["test_accuracy_std"]
+            theme.points(axis, x, 100 * one["test_accuracy_mean"], styles[component], span=span)
+            theme.crosses(axis, x[one["test_accuracy_mean"].isna()], styles[component])
+        for probe in 100 * group["probe_accuracy"].dropna().unique():
+            axis.axhline(probe, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1)
+        theme.title(axis, title)
+    theme.log_x(axes[0])
+    figure.supxlabel("Parameters trained (%)")
+    figure.supylabel("Test accuracy (%)")
+    probe = Line2D([], [], color=theme.GREY, linewidth=0.8, linestyle="--", label="linear probe")
+    theme.legend(figure, rows["component"].unique(), styles, further=[probe])
+    return figure

@@ -1,0 +1,99 @@
+"""How far a component moves two inputs apart: ‖f(x) − f(y)‖² in every block at once, and without its outputs.
+
+- A linear layer gives f(x) - f(y) = W d with d = x - y, and ||W d||² = <WᵀW, dᵀd>: one Gram matrix per pair serves
+  all blocks, and fc2, whose input is padded with zeros, needs only the first D columns of W;
+- class and register tokens are the same in x and y, so their rows of d are zero;
+- LayerNorm normalises x and y the same way in every block: only the gains γ differ, and ||f(x) - f(y)||² = Σ_c γ_c²
+  S_c;
+- attention projects its heads linearly: the difference of the heads is projected, once.
+
+Dimensions: n pairs, L tokens, D embedding width, H heads.
+"""
+
+import torch
+from torch.nn import functional
+
+from vit_plasticity.vit import models
+
+
+def changes(model, component):
+    """The measuring instrument of a component: `squared_changes(x, ys)` yields, for each y, the squared changes
+    (n_blocks, n) between x and y, both (n, L, D); `numbers_per_pair(L, D)` says how many floats it works with."""
+    kind = {"ln1": LayerNorms, "ln2": LayerNorms, "fc1": Linears, "fc2": Linears, "mha": Attentions}[component]
+    return kind([models.block_module(block, component) for block in model.blocks], model)
+
+
+class LayerNorms:
+    """Normalised without gain, then one product with the squared gains of all blocks."""
+
+    def __init__(self, modules, model):
+        eps = {module.eps for module in modules}
+        if len(eps) != 1:
+            raise ValueError(f"the LayerNorms of the blocks differ in eps ({sorted(eps)}); expected one value")
+        self.eps = eps.pop()
+        self.squared_gains = torch.stack([module.weight.double().square() for module in modules])  # (n_blocks, D)
+        self.prefix = model.num_prefix_tokens
+
+    def numbers_per_pair(self, length, width):
+        return 3 * length * width
+
+    def squared_changes(self, x, ys):
+        normalised = self._normalise(x)
+        for y in ys:
+            per_channel = (normalised - self._normalise(y)).square_().sum(dim=1)  # (n, D)
+            yield self.squared_gains @ per_channel.double().T  # (n_blocks, n)
+
+    def _normalise(self, x):
+        return functional.layer_norm(x[:, self.prefix :], x.shape[-1:], eps=self.eps)
+
+
+class Linears:
+    """The inner product of the Gram matrices WᵀW, of all blocks, and dᵀd."""
+
+    def __init__(self, modules, model):
+        width = model.embed_dim
+        self.grams = modules[0].weight.new_empty(width, len(modules), width)  # (D, n_blocks, D)
+        for index, module in enumerate(modules):
+            w = module.weight[:, :width].T.contiguous()  # (D, out)
+            self.grams[:, index] = models.linear(w, w)
+        self.prefix = model.num_prefix_tokens
+
+    def numbers_per_pair(self, length, width):
+        return width * (width + 2 * length)
+
+    def squared_changes(self, x, ys):
+        for y in ys:
+            d = (x - y)[:, self.prefix :]  # (n, L - prefix, D)
+            gram = d.mT @ d  # (n, D, D)
+            # D sums of D products each, added up in double: one sum of D² products would lose two digits.
+            by_row = torch.bmm(self.grams, gram.permute(1, 2, 0))  # (D, n_blocks, n)
+            yield by_row.sum(dim=0, dtype=torch.float64)
+
+
+class Attentions:
+    """Block by block: heads of x and of each y, and one projection of their difference."""
+
+    def __init__(self, modules, model):
+        self.modules = modules
+
+    def numbers_per_pair(self, length, width):
+        return 8 * length * width
+
+    def squared_changes(self, x, ys):
+        changes = [x.new_empty(len(self.modules), len(x)) for _ in ys]
+        for index, attention in enumerate(self.modules):
+            heads = _heads(attention, x)
+            for y, change in zip(ys, changes, strict=True):
+                difference = models.linear(heads - _heads(attention, y), attention.proj.weight)
+                change[index] = difference.square_().sum(dim=(1, 2))
+        return changes
+
+
+def _heads(attention, x):
+    """What a timm Attention feeds its output projection: (n, L, D) → (n, L, H · head width)."""
+    n, length, _ = x.shape
+    qkv = models.linear(x, attention.qkv.weight, attention.qkv.bias).view(n, length, 3, attention.num_heads, -1)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, L, head width)
+    mixed = functional.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
+    mixed = attention.norm(mixed.transpose(1, 2).reshape(n, length, attention.attn_dim))
+    return mixed if attention.gate is None else mixed * attention.gate(x).sigmoid()

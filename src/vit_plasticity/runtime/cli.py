@@ -1,0 +1,126 @@
+"""What the command lines of all stages share: errors without tracebacks, typed parameters."""
+
+import argparse
+import errno
+import json
+import math
+import os
+import re
+import signal
+import sys
+
+
+class InputError(Exception):
+    """Input that cannot be used. The message says what was got, what is allowed, and what to do next."""
+
+
+def parser(stage, description):
+    """An argument parser for one stage; `description` is the stage's docstring, whose first line becomes its
+    summary."""
+    return argparse.ArgumentParser(
+        prog=f"python -m vit_plasticity.{stage}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_table_arguments(parser, what):
+    """Add what every stage that writes one table takes: --params, --study, --rev and --output."""
+    parser.add_argument(
+        "--params",
+        default="{}",
+        metavar="JSON",
+        help="the stage's settings as one JSON object; what is left out keeps its default",
+    )
+    parser.add_argument(
+        "--study", default="default", help="name of the study, recorded in the table (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rev",
+        type=int,
+        default=1,
+        help="revision of the stage's numbers, recorded in the table (default: %(default)s)",
+    )
+    parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}")
+
+
+def add_compute_arguments(parser):
+    """Add what every stage that computes with torch takes: --device and --threads."""
+    parser.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: the first GPU, or the CPU)"
+    )
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+
+
+def run(main, argv=None):
+    """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk,
+    say), 141 the reader of its output went away.
+
+    Any other exception is a defect and keeps its traceback.
+    """
+    stage = getattr(sys.modules[main.__module__].__spec__, "name", main.__module__)
+    try:
+        status = main(argv) or 0
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        print(f"{stage}: error: {error}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # who read the output, `head` for instance, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        failure = _os_error(error)
+        if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+            raise
+        where = f" at {failure.filename}" if failure.filename else ""
+        print(
+            f"{stage}: error: {failure.strerror}{where}. Nothing was left half-written; "
+            "make room or mend the permission, and run the same command again.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _os_error(error):
+    """An error as an OSError, also where a library in Rust, such as safetensors, hides one in an error of its own."""
+    if isinstance(error, OSError):
+        return error
+    hidden = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(hidden[1]), os.strerror(int(hidden[1]))) if hidden else OSError()
+
+
+def params(cls, text):
+    """The dataclass `cls` from a JSON object; what the object leaves out keeps the default of the class.
+
+    Raises InputError for text that is not a JSON object, an unknown key, or a value of another type than the default.
+    """
+    try:
+        given = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--params is not JSON ({error}): {text!r}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"--params must be a JSON object, got {text!r}")
+    defaults = vars(cls())
+    for key, value in given.items():
+        if key not in defaults:
+            raise InputError(f"--params: unknown key {key!r}; choose from {', '.join(defaults)}")
+        given[key] = _like(defaults[key], value)
+        if given[key] is None:
+            kind = type(defaults[key])
+            wanted = {tuple: "list of finite numbers", float: "finite float"}.get(kind, kind.__name__)
+            example = json.dumps(defaults[key])
+            raise InputError(f"--params: {key} must be of type {wanted}, such as {example}, got {value!r}")
+    return cls(**given)
+
+
+def _like(default, value):
+    """A JSON value in the type of a default, which may be a tuple of numbers; None if it is of another kind."""
+    if isinstance(default, tuple):
+        items = [_like(default[0], item) for item in value] if isinstance(value, list) else []
+        return tuple(items) if items and None not in items else None
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    good = type(value) is type(default) and not (isinstance(value, float) and not math.isfinite(value))
+    return value if good else None

@@ -1,0 +1,95 @@
+"""One optimisation step and one evaluation, as fine-tuning and pre-training share them.
+
+Dimensions: B batch, S image size in pixels, K classes.
+"""
+
+import math
+import resource
+
+import torch
+from torch.nn import functional
+
+from vit_plasticity.data import batches
+from vit_plasticity.vit import models
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+
+
+def make_optimizer(parameters, name, lr, *, momentum=0.9, weight_decay=0.0):
+    """SGD with momentum or AdamW over a list of parameters, all updated by one fused kernel."""
+    parameters = list(parameters)
+    if name == "sgd":
+        return torch.optim.SGD(parameters, lr=lr, momentum=momentum, weight_decay=weight_decay, fused=True)
+    if name == "adamw":
+        return torch.optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=True)
+    raise ValueError(f"unknown optimizer {name!r}; choose from sgd, adamw")
+
+
+def learning_rate(step, steps, warmup_steps, peak):
+    """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine down to 0 at the last
+    step."""
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    return peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps))) / 2
+
+
+def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, precision="fp32", recompute=False):
+    """One update on a batch: images (B, 3, S, S), labels (B,). Returns the loss and the gradient norm before clipping,
+    both as tensors on the device, so that a GPU is not made to wait.
+
+    accumulation: the batch is worked through in that many parts; the gradient is that of the mean loss over the batch.
+    """
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.zero_grad(set_to_none=True)
+    losses = []
+    for part, part_labels in zip(images.chunk(accumulation), labels.chunk(accumulation), strict=True):
+        with autocast(labels.device, precision):
+            logits = models.logits(model, part, recompute=recompute)
+        loss = functional.cross_entropy(logits.float(), part_labels)
+        if accumulation > 1:
+            loss = loss * (len(part_labels) / len(labels))
+        loss.backward()
+        losses.append(loss.detach())
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    # On a CPU a loop over the parameters is faster than lists of them.
+    norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm, foreach=labels.is_cuda)
+    optimizer.step()
+    return sum(losses), norm
+
+
+@torch.compiler.set_stance("force_eager")  # blocks that are compiled would be so again for every size of a batch
+@torch.inference_mode()
+def evaluate(model, pixels, labels, preprocessing, *, batch_size=256, precision="fp32"):
+    """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images given as `batches.evaluation_pixels`.
+
+    pixels: (n, 3, S, S) uint8 and labels (n,), on any device. The model's training mode is left as it was.
+    """
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    loss, correct = (
+        torch.zeros((), dtype=torch.float64, device=device),
+        torch.zeros((), dtype=torch.int64, device=device),
+    )
+    for start in range(0, len(labels), batch_size):
+        images = batches.normalise(pixels[start : start + batch_size].to(device, non_blocking=True), preprocessing)
+        target = labels[start : start + batch_size].to(device, non_blocking=True)
+        with autocast(device, precision):
+            logits = models.logits(model, images)
+        loss += functional.cross_entropy(logits.double(), target, reduction="sum")
+        correct += (logits.argmax(dim=1) == target).sum()
+    model.train(training)
+    return loss.item() / len(labels), correct.item() / len(labels)
+
+
+def peak_memory_mb(device):
+    """Peak memory in MB: of the GPU since its statistics were reset, or of this process on a CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def autocast(device, precision):
+    """Autocast to the precision of a config ("fp32": none, "bf16")."""
+    dtype = PRECISIONS[precision]
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

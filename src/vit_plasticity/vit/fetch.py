@@ -1,0 +1,113 @@
+"""Fetching a model: weights of timm from the Hugging Face hub, or a folder in timm's local-directory format.
+
+Either way the weights are loaded into the architecture, strictly, before the folder appears: nothing is ever filled in
+at random. Only safetensors are taken, never pickles.
+"""
+
+import difflib
+import hashlib
+import shutil
+from pathlib import Path
+
+import timm
+import torch
+from huggingface_hub import hf_hub_download
+
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.folders import new_folder
+from vit_plasticity.vit import models
+
+FILES = (models.CONFIG, models.WEIGHTS)
+_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"} or {"local": "/path/to/folder"}'
+
+
+def fetch_model(name, entry, output, source):
+    """Put the model that a catalog entry names into the folder `output`; `source` is a `downloads.Source`.
+
+    Raises InputError for an entry of another form, a model that timm does not know or that is outside the family,
+    weights that cannot be had or do not fit.
+    """
+    if not isinstance(entry, dict) or len(entry) != 1 or not {"timm", "local"} & entry.keys():
+        raise InputError(f"catalog.models.{name}: got {entry!r}; fetch takes {_FORMS}")
+    with new_folder(output, models.PROVENANCE) as folder:
+        if folder is None:
+            return
+        ((kind, value),) = entry.items()
+        if not isinstance(value, str) or not value:
+            raise InputError(f"catalog.models.{name}: {kind} must be a text, got {value!r}")
+        origin = _from_hub(value, folder, source) if kind == "timm" else _from_folder(Path(value).expanduser(), folder)
+        try:
+            models.load(folder)
+        except InputError as error:
+            raise InputError(
+                f"model {name} ({kind}: {value}): {str(error).replace(str(folder), 'the folder')}"
+            ) from error
+        models.write_provenance(folder, origin)
+
+
+def _from_folder(given, folder):
+    if missing := [name for name in FILES if not (given / name).is_file()]:
+        raise InputError(
+            f"{given} has no {' and no '.join(missing)}: a model folder holds {' and '.join(FILES)}, as written by "
+            "timm.models.save_for_hf(model, folder, safe_serialization=True)"
+        )
+    for name in FILES:
+        shutil.copyfile(given / name, folder / name)
+    return f"folder {given.resolve()}"
+
+
+def _from_hub(tag, folder, source):
+    repository = _repository(tag)
+    for name in FILES:
+        shutil.copyfile(_hub_file(repository, name, source), folder / name)
+    return f"Hugging Face hub {repository}"
+
+
+def _repository(tag):
+    """The hub repository of a timm tag, after a check, without weights, that its model is in the family."""
+    try:
+        config = timm.get_pretrained_cfg(tag)
+    except RuntimeError:  # a model without weights of that tag
+        config = None
+    if config is None or not config.hf_hub_id:
+        close = difflib.get_close_matches(tag, timm.list_pretrained("*vit*") + timm.list_pretrained("deit*"), n=4)
+        raise InputError(
+            f"timm {timm.__version__} has no weights {tag!r} on the hub; close names: {', '.join(close) or 'none'}"
+        )
+    with torch.device("meta"):
+        models.check_family(timm.create_model(tag, pretrained=False), tag)
+    return config.hf_hub_id
+
+
+def _hub_file(repository, name, source):
+    """The path of one file of a hub repository: in the mirror folder, or in the hub's own cache after a download."""
+    if source.mirror and "://" not in source.mirror:
+        path = Path(source.mirror, repository, name)
+        if not path.is_file():
+            raise InputError(f"the mirror has no {path}; {_how_to_get(repository)}")
+        return path
+    try:
+        path = Path(hf_hub_download(repository, name, endpoint=source.mirror, local_files_only=source.offline))
+    except Exception as error:  # the client passes on whatever its transport raises
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(
+            f"{name} of {repository} cannot be had from the hub: {reason} {_how_to_get(repository)}"
+        ) from error
+    _verify(path.resolve(), repository)
+    return path
+
+
+def _verify(path, repository):
+    """Large files lie in the hub's cache under their own SHA-256; raise InputError if the content is another."""
+    if len(path.name) == 64:
+        with path.open("rb") as data:
+            found = hashlib.file_digest(data, "sha256").hexdigest()
+        if found != path.name:
+            raise InputError(
+                f"{path} (of {repository}) is damaged: its SHA-256 is {found}; remove it to fetch it again"
+            )
+
+
+def _how_to_get(repository):
+    files = " and ".join(FILES)
+    return f"Put {files} of that repository into FOLDER/{repository}/ and use --mirror FOLDER, or use {{local: folder}}"

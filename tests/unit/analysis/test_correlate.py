@@ -1,0 +1,375 @@
+"""The stage `correlate`: which files it reads, what it makes of them, and what it refuses."""
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from synthetic_study import DEMO, write_study
+
+from vit_plasticity import correlate
+from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import summary as analysis
+from vit_plasticity.runtime import cli
+from vit_plasticity.study import grid as layout
+
+SMALL = {"models": ["m"], "datasets": ["a", "b", "c"], "components": ["mha", "fc1", "ln1", "full"], "seeds": [0, 1]}
+LRS = (1e-3, 1e-2, 1e-1)
+PARAMS = json.dumps({"bootstrap": 50, "permutations": 100})
+STUDY_TABLES = set(schemas.COLUMNS) - {"rates"}
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+def diverging(component, lr, seed, dataset, **_):
+    """full diverges at the largest rate in one seed, ln1 everywhere on dataset c."""
+    return (component == "full" and lr == 1e-1 and seed == 1) or (component == "ln1" and dataset == "c")
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    return write_study(
+        tmp_path_factory.mktemp("results"), **SMALL, lrs=LRS, steps=10, every=5, evaluate_on={"a": ["b", "c"]},
+        diverges=diverging,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(results, tmp_path_factory):
+    """The tables of the grid: (name → frame, folder)."""
+    folder = tmp_path_factory.mktemp("tables")
+    run(folder, "--results", results, "--grid", json.dumps(SMALL | {"evaluate_on": {"a": ["b", "c"]}}))
+    return SimpleNamespace(folder=folder, **frames(folder))
+
+
+def run(folder, *arguments, study="synthetic"):
+    correlate.main(["--study", study, "--params", PARAMS, "--output", str(folder), *map(str, arguments)])
+
+
+def frames(folder):
+    return {path.stem: pd.read_parquet(path) for path in folder.glob("*.parquet")}
+
+
+def row(frame, **key):
+    """The one row of a frame with this key."""
+    for name, value in key.items():
+        frame = frame[frame[name] == value]
+    (found,) = frame.to_dict("records")
+    return found
+
+
+def runs(*rows):
+    """Rows of fine-tuning from (seed, lr, val, test), val None for a diverged run; everything else is plausible."""
+    return pd.DataFrame([
+        {
+            "model": "m", "dataset": "d", "component": "mha", "seed": seed, "lr": lr, "val_accuracy": val,
+            "test_accuracy": test, "outcome": "finished" if val is not None else "diverged", "n_parameters": 1000,
+            "n_trained": 250,
+        }
+        for seed, lr, val, test in rows
+    ]).astype({"val_accuracy": float, "test_accuracy": float})  # fmt: skip
+
+
+def chosen(*rows):
+    return analysis.accuracy_of(runs(*rows)).iloc[0]
+
+
+class TestChoice:
+    """The learning rate of a component."""
+
+    def test_validation_decides_and_test_is_reported(self):
+        found = chosen((0, 0.1, 0.6, 0.9), (1, 0.1, 0.6, 0.9), (0, 0.2, 0.7, 0.5), (1, 0.2, 0.8, 0.6))
+        assert (found["lr"], found["n_seeds"]) == (0.2, 2)
+        assert found["val_accuracy_mean"] == pytest.approx(0.75)
+        assert found["test_accuracy_mean"] == pytest.approx(0.55)
+        assert found["test_accuracy_std"] == pytest.approx(np.std([0.5, 0.6], ddof=1))
+        assert found["lr_spread"] == pytest.approx(0.35)
+        assert found["trained_fraction"] == 0.25
+
+    def test_a_rate_that_diverged_in_one_seed_yields_to_one_that_never_did(self):
+        found = chosen((0, 0.1, 0.5, 0.5), (1, 0.1, 0.5, 0.5), (0, 0.2, 0.9, 0.9), (1, 0.2, None, None))
+        assert (found["lr"], found["n_seeds"], found["n_runs"], found["n_diverged"]) == (0.1, 2, 4, 1)
+
+    def test_where_no_rate_finished_in_all_seeds_the_finished_ones_count(self):
+        found = chosen((0, 0.1, 0.5, 0.4), (1, 0.1, None, None), (0, 0.2, None, None), (1, 0.2, 0.6, 0.5))
+        assert (found["lr"], found["n_seeds"], found["n_diverged"]) == (0.2, 1, 2)
+        assert np.isnan(found["test_accuracy_std"])
+
+    def test_where_all_diverged_there_is_no_accuracy_but_a_count(self):
+        found = chosen((0, 0.1, None, None), (1, 0.1, None, None))
+        assert (found["n_seeds"], found["n_runs"], found["n_diverged"]) == (0, 2, 2)
+        assert found[["lr", "val_accuracy_mean", "test_accuracy_mean", "lr_spread"]].isna().all()
+
+    def test_of_equal_rates_the_smallest_is_taken(self):
+        assert chosen((0, 0.2, 0.5, 0.1), (0, 0.1, 0.5, 0.2), (0, 0.3, 0.5, 0.3))["lr"] == 0.1
+
+    def test_one_rate_has_no_spread(self):
+        assert np.isnan(chosen((0, 0.1, 0.5, 0.5), (1, 0.1, 0.5, 0.6))["lr_spread"])
+
+
+def test_plasticity_is_the_mean_over_blocks_and_pairs_with_students_interval():
+    rates = pd.DataFrame({
+        "model": "m", "dataset": "d", "component": "mha", "block": [0, 0, 0, 1, 1, 1], "pair": [0, 1, 2] * 2,
+        "rate": [1.0, 2, 3, 3, 4, 8],
+    })  # fmt: skip
+    blocks, mean = analysis.rates_by_block(rates, 0.95), analysis.plasticity_of(rates, 0.95).iloc[0]
+    assert blocks["rate_mean"].tolist() == [2, 5]
+    assert blocks["rate_std"].tolist() == pytest.approx([1, 7**0.5])
+    assert blocks["n_pairs"].tolist() == [3, 3]
+    assert blocks["ci_high"][0] == pytest.approx(2 + 4.302653 * 1 / 3**0.5)
+    per_pair = [2, 3, 5.5]
+    assert mean["plasticity"] == pytest.approx(3.5)
+    assert mean["plasticity_ci_low"] == pytest.approx(3.5 - 4.302653 * np.std(per_pair, ddof=1) / 3**0.5)
+
+
+def test_every_table_is_written_with_its_columns(written):
+    assert {path.stem for path in written.folder.glob("*.parquet")} == STUDY_TABLES
+    for name in STUDY_TABLES:
+        assert list(vars(written)[name].columns) == schemas.columns(name), name
+        about = tables.about(written.folder / f"{name}.parquet")
+        assert (about["study"], about["stage"], about["rev"]) == ("synthetic", "correlate", 1)
+        assert set(about["sources"]) == set(layout.PATHS)
+
+
+def test_the_rows_behind_the_summary_are_passed_on(written):
+    cells = 3 * 4 * 2
+    assert len(written.finetune) == cells * len(LRS)
+    assert len(written.history) == written.finetune["steps_trained"].sum()
+    assert len(written.probe) == 3
+    assert len(written.bounds) == 3 * 4
+    assert len(written.plasticity) == 3 * 3 * 4
+    assert len(written.robustness) == 4 * 2 * 2
+
+
+def test_the_summary_joins_what_belongs_together(written):
+    found = row(written.summary, dataset="a", component="mha")
+    probe = row(written.probe, dataset="a")["accuracy"]
+    full = row(written.summary, dataset="a", component="full")
+    assert found["probe_accuracy"] == probe
+    assert found["relative_gain"] == pytest.approx((found["test_accuracy_mean"] - probe) / probe)
+    assert found["gap_to_full"] == pytest.approx(full["test_accuracy_mean"] - found["test_accuracy_mean"])
+    assert found["bound"] == pytest.approx(written.bounds.query("component == 'mha'")["bound"].mean())
+    assert found["plasticity"] == pytest.approx(
+        written.plasticity.query("dataset == 'a' and component == 'mha'")["rate_mean"].mean()
+    )
+    assert found["plasticity_ci_low"] < found["plasticity"] < found["plasticity_ci_high"]
+    robust = written.robustness.query("component == 'mha'")["accuracy"].mean()
+    assert found["robust_accuracy_mean"] == pytest.approx(robust)
+
+
+def test_what_a_component_does_not_have_is_null(written):
+    full = row(written.summary, dataset="b", component="full")
+    assert all(pd.isna(full[name]) for name in ("plasticity", "plasticity_ci_low", "bound", "robust_accuracy_mean"))
+    assert full["gap_to_full"] == 0
+
+
+def test_diverged_runs_are_counted(written):
+    full, ln1 = (row(written.summary, dataset="c", component=c) for c in ("full", "ln1"))
+    assert (full["n_runs"], full["n_diverged"], full["n_seeds"]) == (6, 1, 2)
+    assert full["lr"] != 1e-1
+    assert (ln1["n_runs"], ln1["n_diverged"]) == (6, 6)
+    assert pd.isna(ln1["test_accuracy_mean"]) and pd.isna(ln1["relative_gain"])
+    assert ln1["plasticity"] > 0
+
+
+def test_a_component_that_diverged_ranks_last_and_has_no_mean(written):
+    found = row(written.ranking, component="ln1")
+    assert found["n_datasets"] == 3
+    assert pd.isna(found["test_accuracy_mean"])
+    assert written.ranking["rank_mean"].is_monotonic_increasing
+
+
+def test_correlations_have_every_scope_outcome_and_statistic(written):
+    assert len(written.correlation) == (3 + 1 + 1) * 2 * 3
+    on_c = row(written.correlation, scope="dataset", dataset="c", outcome="accuracy", statistic="pearson")
+    assert on_c["n"] == 2 and pd.isna(on_c["estimate"])  # ln1 diverged there, and two points have no correlation
+    pooled = row(written.correlation, scope="all", outcome="accuracy", statistic="pearson")
+    assert (pooled["n"], pooled["n_blocks"]) == (8, 3)
+    assert pd.isna(pooled["model"])
+    wide = written.summary.query("component != 'full'").dropna(subset=["test_accuracy_mean"])
+    centred = [wide[c] - wide.groupby("dataset")[c].transform("mean") for c in ("plasticity", "test_accuracy_mean")]
+    assert pooled["estimate"] == pytest.approx(np.corrcoef(*centred)[0, 1])
+
+
+def test_tests_pair_by_dataset(written):
+    found = row(written.tests, outcome="accuracy", component_a="mha", component_b="full")
+    wide = written.summary.pivot(index="dataset", columns="component", values="test_accuracy_mean")
+    assert found["n_datasets"] == 3
+    assert found["mean_difference"] == pytest.approx((wide["mha"] - wide["full"]).mean())
+    assert row(written.tests, outcome="accuracy", component_a="ln1", component_b="full")["n_datasets"] == 2
+
+
+def test_rows_follow_the_grid_and_the_vocabulary(results, tmp_path):
+    run(tmp_path, "--results", results, "--grid", json.dumps(SMALL | {"datasets": ["c", "a"]}))
+    summary = pd.read_parquet(tmp_path / "summary.parquet")
+    assert summary["dataset"].tolist() == ["c"] * 4 + ["a"] * 4
+    assert summary["component"].tolist() == ["ln1", "mha", "fc1", "full"] * 2
+
+
+def test_without_a_grid_everything_finished_is_read(results, written, tmp_path):
+    run(tmp_path, "--results", results)
+    for name, frame in frames(tmp_path).items():
+        keys = [c for c in frame.columns if not frame[c].isna().any()]
+        pd.testing.assert_frame_equal(
+            frame.sort_values(keys, ignore_index=True),
+            vars(written)[name].sort_values(keys, ignore_index=True),
+            check_dtype=False,
+        )
+
+
+def test_any_list_of_files_will_do(results, tmp_path):
+    run(tmp_path, *results.glob("finetune/m/a/mha/*/runs.parquet"), *results.glob("plasticity/m/a/*.parquet"))
+    summary = pd.read_parquet(tmp_path / "summary.parquet")
+    assert summary["component"].tolist() == ["ln1", "mha", "fc1"]
+    assert summary["n_runs"].tolist() == [0, 6, 0]
+    assert summary["test_accuracy_mean"].notna().tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("stage", list(layout.PATHS))
+def test_one_stage_alone_is_enough(results, tmp_path, stage):
+    run(tmp_path, *layout.finished_files(results)[stage])
+    written = frames(tmp_path)
+    assert set(written) == STUDY_TABLES
+    for name, frame in written.items():
+        assert pq.read_schema(tmp_path / f"{name}.parquet").types[: len(frame.columns)] == schemas.schema(name).types
+
+
+def test_plasticity_of_models_that_are_not_fine_tuned(tmp_path):
+    grid = SMALL | {"plasticity_models": ["m", "larger"]}
+    results = write_study(tmp_path / "r", **grid, lrs=LRS, steps=5, every=5)
+    run(tmp_path / "t", "--results", results, "--grid", json.dumps(grid))
+    summary = pd.read_parquet(tmp_path / "t/summary.parquet")
+    assert summary.groupby("model")["n_runs"].sum().to_dict() == {"m": 72, "larger": 0}
+    assert set(pd.read_parquet(tmp_path / "t/ranking.parquet")["model"]) == {"m"}
+
+
+def test_the_pages_are_escaped_and_labelled(results, tmp_path):
+    nasty = "<script>alert('x')</script>&"
+    grid = {"models": ["m"], "datasets": ["d"], "components": ["mha", "mha+fc1", "embed"], "seeds": [0]}
+    write_study(tmp_path / "r", **grid, lrs=LRS, steps=5, every=5, study=nasty)
+    run(tmp_path / "t", "--results", tmp_path / "r", study=nasty)
+    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == {"summary", "ranking", "correlation", "tests"}
+    for path in (tmp_path / "t").glob("*.html"):
+        assert "<script" not in path.read_text() and "&lt;script&gt;" in path.read_text()
+    page = (tmp_path / "t/summary.html").read_text()
+    assert '<td class="text">MHA+FC1</td>' in page and "nan" not in page.lower()
+
+
+def test_the_same_input_gives_the_same_files(results, tmp_path):
+    for name in ("one", "two"):
+        run(tmp_path / name, "--results", results)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+
+
+def changed(path, target, **about):
+    """A copy of a table with other metadata."""
+    table = pq.read_table(path, partitioning=None)
+    tables.write_table(target, table, tables.about(path) | about)
+    return target
+
+
+def test_missing_files_of_the_grid_are_named_and_counted(results, tmp_path):
+    with pytest.raises(
+        cli.InputError, match=r"^12 of the grid's 35 files are missing, the first: .*m/a/mha/seed=7/runs"
+    ):
+        run(
+            tmp_path,
+            "--results",
+            results,
+            "--grid",
+            json.dumps(SMALL | {"seeds": [0, 7], "components": ["mha", "fc1"]}),
+        )
+
+
+REFUSED = {
+    "not JSON": ("{", "not JSON"),
+    "not an object": ("[]", "must be a JSON object"),
+    "an unknown key": (json.dumps(SMALL | {"lrs": [1]}), "unknown key 'lrs'; choose from models"),
+    "an empty list": (
+        json.dumps(SMALL | {"datasets": []}),
+        r"datasets must be a list of one or more strings, got \[\]",
+    ),
+    "a missing list": ('{"models": ["m"]}', "datasets must be a list"),
+    "a string for a seed": (json.dumps(SMALL | {"seeds": ["0"]}), "seeds must be a list of one or more whole numbers"),
+    "an unknown component": (json.dumps(SMALL | {"components": ["attn"]}), "unknown component 'attn'; choose from ln1"),
+    "a list of evaluations": (json.dumps(SMALL | {"evaluate_on": ["a"]}), "evaluate_on must be like"),
+}
+
+
+@pytest.mark.parametrize(("grid", "message"), REFUSED.values(), ids=REFUSED)
+def test_a_malformed_grid_is_refused(results, tmp_path, grid, message):
+    with pytest.raises(cli.InputError, match=message):
+        run(tmp_path, "--results", results, "--grid", grid)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"confidence": 1.0}, "confidence must lie between 0 and 1"),
+        ({"bootstrap": 0}, "bootstrap must be 1 or more"),
+        ({"permutations": -1}, "permutations must be 1 or more"),
+        ({"level": 0.9}, "unknown key 'level'; choose from confidence"),
+    ],
+)
+def test_malformed_parameters_are_refused(results, tmp_path, params, message):
+    with pytest.raises(cli.InputError, match=message):
+        correlate.main(["--results", str(results), "--output", str(tmp_path), "--params", json.dumps(params)])
+
+
+def test_input_that_cannot_be_meant_is_refused(results, tmp_path):
+    runs = results / "finetune/m/a/mha/seed=0/runs.parquet"
+    rates = results / "plasticity/m/a/mha.parquet"
+    cases = [
+        ([], "name either --results"),
+        (["--results", results, runs], "name either --results"),
+        (["--grid", json.dumps(SMALL), runs], "--grid goes with --results"),
+        (["--results", tmp_path], "nothing is finished below"),
+        ([runs, runs], r"finetune: more than one row for .*'seed': 0"),
+        ([rates, rates], "plasticity: more than one row for"),
+        ([runs, changed(runs, tmp_path / "rev.parquet", rev=2)], "different rev"),
+        ([rates, changed(rates, tmp_path / "rev2.parquet", rev=2)], "rev 2"),
+        ([changed(runs, tmp_path / "study.parquet", study="other")], "of study 'other', but --study says 'synthetic'"),
+        (
+            [changed(runs, tmp_path / "stage.parquet", stage="pretrain")],
+            "a table of stage 'pretrain'; only those of plasticity",
+        ),
+    ]
+    for arguments, message in cases:
+        with pytest.raises(cli.InputError, match=message):
+            run(tmp_path / "out", *arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_without_a_column_is_refused(results, tmp_path):
+    path = results / "finetune/m/a/mha/seed=0/runs.parquet"
+    table = pq.read_table(path, partitioning=None).drop_columns("outcome")
+    tables.write_table(tmp_path / "x.parquet", table, tables.about(path))
+    with pytest.raises(cli.InputError, match="finetune: column 'outcome' is missing"):
+        run(tmp_path / "out", tmp_path / "x.parquet")
+    with pytest.raises(cli.InputError, match="another type"):
+        schemas.conform(pa.table({name: ["x"] for name in schemas.columns("probe")}), "probe")
+
+
+def test_the_command_imports_no_torch_and_exits_with_a_message(results, tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "vit_plasticity.correlate", "--output", tmp_path / "t"]
+    done = subprocess.run([*command, "--results", results, "--study", "synthetic"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "24 cells, 72 runs, of which 9 diverged" in done.stdout
+    assert "torch" not in done.stderr and "matplotlib" not in done.stderr
+    refused = subprocess.run([sys.executable, *command[3:]], capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert (
+        refused.stderr.startswith("vit_plasticity.correlate: error: name either") and "Traceback" not in refused.stderr
+    )
+
+
+def test_the_demo_grid_is_complete(tmp_path):
+    files = layout.grid_files(write_study(tmp_path, **DEMO, steps=2, every=1, pairs=2), DEMO)
+    assert {stage: len(paths) for stage, paths in files.items()} == {
+        "plasticity": 20, "bounds": 5, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
+    }  # fmt: skip

@@ -1,0 +1,131 @@
+"""Batches: pure in (dataset, seed, step), crops as torch interpolates them, distributed as torchvision draws them."""
+
+import types
+
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.v2 as transforms
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from vit_plasticity.data import batches
+from vit_plasticity.data.registry import Images, Split
+from vit_plasticity.vit import models
+
+
+def preprocessing(size=16, interpolation="bilinear", crop_share=1.0):
+    return models.Preprocessing(size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, crop_share)
+
+
+def uniform_split(n=20, height=24, width=20, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (n, height, width, 3), dtype=np.uint8)
+    return Split(Images(pixels), np.arange(n) % 4)
+
+
+def ragged_split(uniform):
+    """The same images, stored one after the other."""
+    pixels = uniform.images.uniform
+    shapes = np.tile(np.array(pixels.shape[1:3], dtype=np.int32), (len(pixels), 1))
+    return Split(Images(pixels.reshape(-1), shapes), uniform.labels)
+
+
+def stream(split, **changes):
+    arguments = {"batch_size": 8, "crop_scale": (0.2, 1.0), "flip": True}
+    return batches.TrainingBatches(split, b"data 0", preprocessing(), **arguments | changes)
+
+
+@settings(max_examples=20, deadline=None)
+@given(steps=st.lists(st.integers(0, 30), min_size=1, max_size=8))
+def test_a_batch_depends_on_the_step_alone(steps):
+    split = uniform_split()
+    visited = stream(split)
+    for step in steps:
+        images, labels = visited(step)
+        fresh_images, fresh_labels = stream(split)(step)
+        assert torch.equal(images, fresh_images)
+        assert torch.equal(labels, fresh_labels)
+
+
+def test_another_key_gives_other_batches():
+    split = uniform_split()
+    other = batches.TrainingBatches(split, b"data 1", preprocessing(), batch_size=8, crop_scale=(0.2, 1.0), flip=True)
+    assert not torch.equal(stream(split)(0)[0], other(0)[0])
+
+
+@settings(deadline=None)
+@given(n=st.integers(1, 30), batch_size=st.integers(1, 30))
+def test_every_epoch_visits_every_image_once(n, batch_size):
+    indices = stream(uniform_split(n), batch_size=batch_size).indices
+    epochs = 3
+    seen = np.concatenate([indices(step) for step in range(-(-epochs * n // batch_size))])[: epochs * n]
+    assert (np.sort(seen.reshape(epochs, n), axis=1) == np.arange(n)).all()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("size", [8, 16, 40])
+def test_crops_equal_antialiased_interpolation(size, interpolation):
+    split, wanted = uniform_split(6), preprocessing(size, interpolation)
+    pixels = torch.from_numpy(split.images.uniform)
+    boxes = np.array([[0, 0, 24, 20], [3, 5, 10, 7], [20, 2, 4, 18], [0, 19, 24, 1], [23, 0, 1, 20], [5, 5, 8, 8]])
+    flips = np.array([0, 1, 0, 1, 0, 1], dtype=bool)
+    ours = batches.crop_uniform(pixels, boxes, flips, wanted)
+    for image, (top, left, height, width), flip, out in zip(pixels, boxes, flips, ours, strict=True):
+        crop = image[top : top + height, left : left + width].permute(2, 0, 1)[None].float()
+        expected = torch.nn.functional.interpolate(crop, size=(size, size), mode=interpolation, antialias=True)[0]
+        expected = expected.clamp(0, 255).flip(-1) if flip else expected.clamp(0, 255)
+        torch.testing.assert_close(out, expected, rtol=0, atol=2e-3)
+
+
+def test_images_of_one_size_and_of_many_give_the_same_batches():
+    """Up to the rounding to whole pixel values after each of the two passes, which the path for many sizes does."""
+    split = uniform_split()
+    a, labels_a = stream(split)(3)
+    b, labels_b = stream(ragged_split(split), threads=2)(3)
+    assert torch.equal(labels_a, labels_b)
+    std = torch.tensor(preprocessing().std).view(3, 1, 1)
+    assert ((a - b) * std * 255).abs().max() <= 1 + 1e-3
+
+
+def test_crops_are_distributed_as_torchvision_draws_them():
+    torch.manual_seed(0)
+    n, height, width, scale = 4000, 30, 40, (0.08, 1.0)
+    drawn = [
+        transforms.RandomResizedCrop(8, scale=scale).make_params([torch.zeros(3, height, width)]) for _ in range(n)
+    ]
+    theirs = np.array([[d["top"], d["left"], d["height"], d["width"]] for d in drawn])
+    split = types.SimpleNamespace(images=None, labels=np.zeros(n))
+    shapes = np.tile([height, width], (n, 1))
+    maker = batches.TrainingBatches(split, b"key", preprocessing(), batch_size=n, crop_scale=scale, flip=True)
+    ours, flips = maker.crops(0, shapes)
+    for column in range(4):
+        assert stats.ks_2samp(ours[:, column], theirs[:, column]).pvalue > 1e-3, column
+    assert stats.binomtest(int(flips.sum()), n, 0.5).pvalue > 1e-3
+    top, left, h, w = ours.T
+    assert (top >= 0).all() and (left >= 0).all() and (top + h <= height).all() and (left + w <= width).all()
+
+
+def test_an_image_too_long_for_any_crop_keeps_its_centre():
+    split = types.SimpleNamespace(images=None, labels=np.zeros(2))
+    maker = batches.TrainingBatches(split, b"key", preprocessing(), batch_size=2, crop_scale=(1.0, 1.0), flip=False)
+    boxes, flips = maker.crops(0, np.array([[10, 1000], [1000, 10]]))
+    assert boxes.tolist() == [[0, 493, 10, 13], [493, 0, 13, 10]]
+    assert not flips.any()
+
+
+@pytest.mark.parametrize("height, width", [(24, 20), (20, 33), (16, 16)])
+def test_evaluation_resizes_and_crops_as_torchvision_does(height, width):
+    split, wanted = uniform_split(3, height, width), preprocessing(16, crop_share=0.8)
+    steps = [transforms.Resize(20, antialias=True), transforms.CenterCrop(16)]
+    theirs = transforms.Compose(steps)(torch.from_numpy(split.images.uniform).permute(0, 3, 1, 2))
+    ours = batches.evaluation_pixels(split.images, wanted)
+    ragged = batches.evaluation_pixels(ragged_split(split).images, wanted)
+    assert torch.equal(ours, ragged)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert torch.equal(batches.evaluation_pixels(split.images, wanted, [2, 0]), ours[[2, 0]])
+
+
+def test_normalisation_by_hand():
+    pixels = torch.tensor([0.0, 127.5, 255.0]).view(1, 3, 1, 1)
+    assert batches.normalise(pixels, preprocessing()).flatten().tolist() == pytest.approx([-2.5, 1 / 3, 1.75])

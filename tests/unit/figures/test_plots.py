@@ -1,0 +1,224 @@
+"""The figures: that each is drawn from whatever tables there are, shows what it must, and is the same twice."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from matplotlib.colors import to_hex
+from synthetic_study import DEMO, write_study
+
+from vit_plasticity import correlate, plots
+from vit_plasticity.figures import theme
+from vit_plasticity.runtime import cli
+from vit_plasticity.vit import components
+
+PAPER = {
+    "models": ["vit_base", "vit_large", "vit_huge"],
+    "datasets": [f"cifar10_c_gaussian_noise_{i}" for i in range(11)],
+    "components": ["mha", "fc1", "fc2", "ln2", "ln1", "embed", "full", "mha+fc1", "fc1+fc2"],
+    "seeds": [0],
+}
+POOLED = "4 datasets, each centred"
+ONE = {"models": ["m"], "datasets": ["d"], "components": ["mha"], "seeds": [0]}
+pytestmark = pytest.mark.filterwarnings("error")
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    theme.use()
+    yield
+    plt.close("all")
+
+
+def tables_of(folder, grid, **options):
+    """Tables of a made-up study."""
+    write_study(folder / "results", **grid, **options)
+    command = ["--study", "synthetic", "--params", json.dumps({"bootstrap": 20, "permutations": 20})]
+    correlate.main([*command, "--results", str(folder / "results"), "--output", str(folder / "tables")])
+    return folder / "tables"
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """The default study with some runs diverged: fc2 at the largest rate in one seed, ln1 on contrast always."""
+    return tables_of(
+        tmp_path_factory.mktemp("demo"),
+        DEMO,
+        diverges=lambda component, lr, seed, dataset, **_: (
+            (component == "fc2" and lr > 0.02 and seed == 1) or (component == "ln1" and "contrast" in dataset)
+        ),
+    )
+
+
+def draw(name, folder):
+    study = plots.read(folder)
+    return plots.FIGURES[name](study, theme.styles(study.summary["component"].unique()))
+
+
+def panels(figure):
+    """The titles of the panels → their axes."""
+    return {axis.get_title() or axis.get_title(loc="left"): axis for axis in figure.axes if axis.axison}
+
+
+def texts(figure):
+    return " ".join(text.get_text() for text in figure.findobj(lambda artist: hasattr(artist, "get_text")))
+
+
+def crosses(axis):
+    """How many crosses a panel has, by colour."""
+    found = {}
+    for line in axis.lines:
+        if line.get_marker() == "x":
+            colour = to_hex(line.get_color())
+            found[colour] = found.get(colour, 0) + len(line.get_xdata())
+    return found
+
+
+CASES = {
+    "one of everything": (ONE, {"lrs": (0.01,), "steps": 3, "every": 3, "blocks": 1, "pairs": 1}),
+    "two datasets, no full": (ONE | {"datasets": ["a", "b"], "components": ["mha", "fc1"]}, {"steps": 4, "every": 2}),
+    "embedding only": (ONE | {"components": ["embed"]}, {"steps": 4, "every": 2}),
+    "sums": (ONE | {"components": ["mha", "mha+fc1", "ln1+mha+ln2", "full"]}, {"steps": 4, "every": 2}),
+    "all diverged": (DEMO, {"steps": 4, "every": 2, "diverges": lambda **_: True}),
+    "diverged at once": (ONE, {"steps": 2, "every": 2, "diverges": lambda **_: True}),
+    "no evaluation": (ONE, {"steps": 4, "every": 9}),
+    "plasticity of further models": (ONE | {"plasticity_models": ["m", "n"]}, {"steps": 4, "every": 2}),
+    "names with signs": (
+        ONE | {"models": ["m$x_1$"], "datasets": ["$a^b$ & <b>%\\{" + "x" * 60]},
+        {"steps": 4, "every": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("grid", "options"), CASES.values(), ids=CASES)
+def test_every_figure_is_drawn_from_any_study(tmp_path, grid, options):
+    folder = tables_of(tmp_path, grid, **options)
+    for name in plots.FIGURES:
+        draw(name, folder).canvas.draw()
+
+
+@pytest.mark.parametrize("stage", ["plasticity", "probe", "finetune", "bounds", "history"])
+def test_every_figure_is_drawn_while_only_one_stage_is_done(tmp_path, stage):
+    results = write_study(tmp_path / "r", **DEMO, steps=4, every=2, pairs=3)
+    pattern = {"finetune": "finetune/**/runs", "history": "finetune/**/history"}.get(stage, f"{stage}/**/*")
+    files = map(str, results.glob(f"{pattern}.parquet"))
+    correlate.main(["--study", "synthetic", "--output", str(tmp_path / "t"), *files])
+    for name in plots.FIGURES:
+        draw(name, tmp_path / "t").canvas.draw()
+
+
+def test_the_papers_size(tmp_path):
+    study = plots.read(tables_of(tmp_path, PAPER, steps=4, every=2, pairs=2))
+    styles = theme.styles(PAPER["components"])
+    sizes = {name: function(study, styles) for name, function in plots.FIGURES.items()}
+    assert len(panels(sizes["plasticity_by_depth"])) == 33
+    assert len(panels(sizes["plasticity_by_component"])) == 3
+    assert all(figure.get_figwidth() <= theme.WIDTH for figure in sizes.values())
+
+
+def test_components_have_one_colour_everywhere_and_no_two_the_same():
+    styles = theme.styles(["mha+fc1", "mha", "ln1+ln2"])
+    looks = [(style["color"], style["marker"]) for style in styles.values()]
+    assert set(styles) == {*components.COMPONENTS, "mha+fc1", "ln1+ln2"}
+    assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
+    assert theme.styles(["full"])["full"] == styles["full"]
+
+
+def test_components_stand_in_the_order_of_measured_plasticity(demo):
+    (axis,) = panels(draw("plasticity_by_component", demo)).values()
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["MHA", "FC1", "FC2", "LN2", "LN1"]
+    for axis in panels(draw("relative_gain", demo)).values():
+        assert [label.get_text() for label in axis.get_xticklabels()] == ["MHA", "FC1", "FC2", "LN2", "LN1", "Full"]
+
+
+def test_there_is_a_panel_per_dataset_and_one_over_all(demo):
+    assert list(panels(draw("plasticity_by_depth", demo))) == sorted(DEMO["datasets"])
+    assert list(panels(draw("relative_gain", demo))) == ["mean of 3 datasets", *sorted(DEMO["datasets"])]
+    assert list(panels(draw("plasticity_vs_accuracy", demo))) == [POOLED, *sorted(DEMO["datasets"])]
+
+
+def test_the_correlation_and_its_interval_stand_in_the_panel(demo):
+    table = pq.read_table(demo / "correlation.parquet").to_pandas()
+    table = table[(table["outcome"] == "accuracy") & (table["statistic"] == "pearson")]
+    axes = panels(draw("plasticity_vs_accuracy", demo))
+    pooled = table[table["scope"] == "model"].iloc[0]
+    digits = table[table["dataset"] == "digits"].iloc[0]
+    for title, found in ((POOLED, pooled), ("digits", digits)):
+        (words,) = (text.get_text() for text in axes[title].texts)
+        interval = f"[{found['ci_low']:.2f}, {found['ci_high']:.2f}]".replace("-", "−")
+        assert words.startswith(f"r = {found['estimate']:.2f} {interval}".replace("r = -", "r = −"))
+        assert words.endswith(f"n = {found['n']}")
+
+
+def test_pooled_points_are_centred_and_as_many_as_the_coefficient_says(demo):
+    axis = panels(draw("plasticity_vs_accuracy", demo))[POOLED]
+    points = np.concatenate([line.get_xydata() for line in axis.lines])
+    assert len(points) == 19  # ln1 diverged on one of the four datasets
+    assert points.mean(axis=0) == pytest.approx([0, 0], abs=1e-9)
+
+
+def test_diverged_runs_are_marked(demo):
+    colour = {c: to_hex(style["color"]) for c, style in theme.styles([]).items()}
+    robustness = panels(draw("robustness", demo))
+    assert crosses(robustness["digits"]) == {colour["fc2"]: 1}
+    assert crosses(robustness["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 3}
+    loss = panels(draw("dynamics", demo))
+    assert crosses(loss["digits"]) == {colour["fc2"]: 1}
+    assert crosses(loss["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 6}
+    for name in ("relative_gain", "accuracy_vs_fraction"):
+        assert crosses(panels(draw(name, demo))["digits_c_contrast_5"]) == {colour["ln1"]: 1}
+    assert "diverged" in texts(draw("robustness", demo)) and "diverged" in texts(draw("dynamics", demo))
+
+
+def test_crosses_stay_inside_what_the_other_runs_span(demo):
+    for axis in draw("dynamics", demo).axes:
+        low, high = axis.get_ylim()
+        for line in axis.lines:
+            values = np.asarray(line.get_ydata(), dtype=float)
+            assert ((values >= low) & (values <= high)).all()
+
+
+def test_full_is_a_line_at_its_chosen_rate(demo):
+    summary = pq.read_table(demo / "summary.parquet").to_pandas().set_index(["dataset", "component"])
+    axis = panels(draw("robustness", demo))["digits"]
+    levels = [line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"]
+    assert levels == [pytest.approx(100 * summary.loc[("digits", "full"), "test_accuracy_mean"])]
+
+
+def test_names_are_shown_as_they_are():
+    figure, (axis,) = theme.panels(1)
+    theme.title(axis, "$a_1$ <b>")
+    figure.canvas.draw()
+    assert axis.get_title() == r"\$a_1\$ <b>"
+    assert theme.plain("x" * 50) == "x" * 18 + "…" + "x" * 15
+
+
+def test_the_command_writes_all_figures_without_torch_and_always_the_same(demo, tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "vit_plasticity.plots", "--tables", demo]
+    done = subprocess.run([*command, "--output", tmp_path / "one"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr and "torch" not in done.stderr
+    plots.main(["--tables", str(demo), "--output", str(tmp_path / "two")])
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(f"{name}.{kind}" for name in plots.FIGURES for kind in ("png", "pdf"))
+    for name in files:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
+
+
+def test_tables_that_are_missing_or_not_ours_are_refused(demo, tmp_path):
+    with pytest.raises(cli.InputError, match=r"plasticity.parquet is missing: write the tables with"):
+        plots.read(tmp_path)
+    write_study(tmp_path, **ONE, steps=2, every=2)
+    (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "plasticity.parquet")
+    with pytest.raises(cli.InputError, match="written by stage 'plasticity'; name a folder that correlate wrote"):
+        plots.read(tmp_path)
+
+
+def test_every_figure_and_page_has_a_caption():
+    captions = {path.stem for path in (Path(__file__).parents[3] / "workflow/report").glob("*.rst")}
+    assert {*plots.FIGURES, *correlate.PAGES} <= captions

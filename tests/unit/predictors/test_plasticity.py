@@ -1,0 +1,157 @@
+"""Rates of change: golden numbers, the plain definition, values known by hand, and what has no rate."""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from small_vit import small_vit
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from vit_plasticity import plasticity
+from vit_plasticity.vit import models
+from vit_plasticity.vit.components import BLOCK_COMPONENTS
+
+GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
+
+VARIANTS = {
+    "vit": {},
+    "registers": {"reg_tokens": 3, "no_embed_class": True},
+    "query and key norms": {"qk_norm": True},
+    "mean pooling, no class token": {"class_token": False, "global_pool": "avg"},
+    "norm before the blocks": {"pre_norm": True},
+    "layer scale": {"init_values": 0.5},
+    "no query, key and value bias": {"qkv_bias": False},
+}
+
+
+def pairs(n=5, size=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(2, n, 3, size, size, generator=generator).unbind(0)
+
+
+def plain(model, source, target, component):
+    """The definition, word by word: both images through the component of each block."""
+    x, y = models.embed(model, source), models.embed(model, target)
+    rates = []
+    for block in model.blocks:
+        f = models.block_module(block, component)
+        a, b = x, y
+        if component == "fc2":
+            a, b = (nn.functional.pad(t, (0, f.in_features - t.shape[-1])) for t in (x, y))
+        rates.append((f(a) - f(b)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1))
+    return torch.stack(rates).double().detach()
+
+
+@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+def test_golden_rates(component):
+    arguments = json.loads((GOLDEN / "model.json").read_text())
+    norm = functools.partial(nn.LayerNorm, eps=arguments.pop("layer_norm_eps"))
+    model = VisionTransformer(**arguments, norm_layer=norm).eval()
+    model.load_state_dict(load_file(GOLDEN / "model.safetensors"))
+    images, expected = np.load(GOLDEN / "pairs.npz"), np.load(GOLDEN / "expected.npz")
+    source, target = torch.from_numpy(images["source"]), torch.from_numpy(images["target"])
+    rates = plasticity.rates_of_change(model, source, target, component)
+    assert rates.dtype == torch.float64
+    np.testing.assert_allclose(rates.numpy(), expected[component], rtol=1e-5)
+
+
+@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_shortcuts_equal_the_definition(variant, component):
+    model = small_vit(**VARIANTS[variant])
+    source, target = pairs()
+    rates = plasticity.rates_of_change(model, source, target, component)
+    torch.testing.assert_close(rates, plain(model, source, target, component), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+def test_chunks_of_pairs_change_nothing(component, monkeypatch):
+    source, target = pairs(7)
+    whole = plasticity.rates_of_change(small_vit(), source, target, component)
+    monkeypatch.setattr(plasticity, "CHUNK_BYTES", 1)
+    one_by_one = plasticity.rates_of_change(small_vit(), source, target, component)
+    torch.testing.assert_close(whole, one_by_one, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+def test_one_source_serves_many_targets(component, model):
+    source, first = pairs(seed=1)
+    _, second = pairs(seed=2)
+    together = plasticity.rates_of_change_to_each(model, source, [first, second], component)
+    for rates, target in zip(together, (first, second), strict=True):
+        torch.testing.assert_close(rates, plasticity.rates_of_change(model, source, target, component))
+
+
+def test_rates_known_by_hand(model):
+    """A multiple of an isometry changes at that multiple; attention that projects to nothing, not at all."""
+    with torch.no_grad():
+        for block in model.blocks:
+            block.mlp.fc1.weight.copy_(3 * torch.eye(96, 24))
+            block.mlp.fc2.weight.copy_(torch.cat([-2 * torch.eye(24), 7 * torch.ones(24, 72)], dim=1))
+            block.attn.proj.weight.zero_()
+    source, target = pairs()
+    assert plasticity.rates_of_change(model, source, target, "fc1").numpy() == pytest.approx(3, rel=1e-6)
+    # The padded part of fc2 meets only zeros.
+    assert plasticity.rates_of_change(model, source, target, "fc2").numpy() == pytest.approx(2, rel=1e-6)
+    assert plasticity.rates_of_change(model, source, target, "mha").abs().max() == 0
+
+
+@settings(max_examples=15, deadline=None)
+@given(scale=st.floats(-8, 8).filter(lambda s: abs(s) > 0.01), component=st.sampled_from(["ln1", "ln2", "fc1", "fc2"]))
+def test_rates_scale_with_the_weights(scale, component):
+    model, (source, target) = small_vit(), pairs()
+    before = plasticity.rates_of_change(model, source, target, component)
+    with torch.no_grad():
+        for block in model.blocks:
+            models.block_module(block, component).weight.mul_(scale)
+    after = plasticity.rates_of_change(model, source, target, component)
+    torch.testing.assert_close(after, abs(scale) * before, rtol=1e-5, atol=0)
+
+
+@settings(max_examples=10, deadline=None)
+@given(order=st.permutations(range(5)), component=st.sampled_from(BLOCK_COMPONENTS))
+def test_pairs_are_independent_and_symmetric(order, component):
+    model, (source, target) = small_vit(), pairs()
+    rates = plasticity.rates_of_change(model, source, target, component)
+    shuffled = plasticity.rates_of_change(model, target[order], source[order], component)
+    torch.testing.assert_close(shuffled, rates[:, order], rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("component", ["embed", "full", "mha+fc1", "attn"])
+def test_components_without_a_rate_are_refused(component, model):
+    with pytest.raises(ValueError, match="no rate of change is defined"):
+        plasticity.rates_of_change(model, *pairs(), component)
+
+
+def test_pairs_that_do_not_fit_are_refused(model):
+    source, target = pairs()
+    with pytest.raises(ValueError, match="same embedding"):
+        plasticity.rates_of_change(model, source, source, "fc1")
+    with pytest.raises(ValueError, match="must agree"):
+        plasticity.rates_of_change(model, source, target[:2], "fc1")
+
+
+@given(n_source=st.integers(1, 40), n_target=st.integers(1, 40), n=st.integers(1, 100), seed=st.integers(0, 9))
+def test_pairs_use_images_evenly_and_one_source_sample(n_source, n_target, n, seed):
+    params = plasticity.PlasticityParams(pairs=n, seed=seed)
+    source, target = plasticity.pair_indices(n_source, n_target, params)
+    for indices, size in ((source, n_source), (target, n_target)):
+        counts = np.bincount(indices, minlength=size)
+        assert len(indices) == n
+        assert counts.max() - counts.min() <= 1
+    assert np.array_equal(source, plasticity.pair_indices(n_source, n_target + 1, params)[0])
+
+
+@given(n=st.integers(2, 20), pairs=st.integers(1, 60), seed=st.integers(0, 9))
+def test_an_image_never_meets_itself(n, pairs, seed):
+    params = plasticity.PlasticityParams(pairs=pairs, seed=seed)
+    source, target = plasticity.pair_indices(n, n, params, same_images=True)
+    assert (source != target).all()
+    assert len(source) == len(target) == pairs

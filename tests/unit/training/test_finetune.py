@@ -1,0 +1,206 @@
+"""A cell: only its component moves, the same seed gives the same tensors, and an interruption leaves no trace."""
+
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from small_vit import small_vit
+
+from vit_plasticity import evaluate, finetune
+from vit_plasticity.analysis import tables
+from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.training import checkpoints
+from vit_plasticity.vit import models
+
+SETTINGS = {"steps": 12, "evaluation_period": 4, "batch_size": 8, "warmup_steps": 2, "lrs": [0.05, 0.2]}
+PARAMS = finetune.FinetuneParams(**SETTINGS | {"lrs": (0.05, 0.2)})
+
+
+def never(*_):
+    """A keeper that writes no checkpoint and stops nothing."""
+
+
+def trained_cell(dataset, folder, component="mha", seed=0, params=PARAMS, keeper=never):
+    folder.mkdir(exist_ok=True)
+    return finetune.finetune(small_vit(), dataset, component, seed, params, folder, "key", keeper, torch.device("cpu"))
+
+
+def without_durations(rows):
+    return [{k: v for k, v in row.items() if k not in ("duration_s", "peak_memory_mb")} for row in rows]
+
+
+def assert_equal_cells(a, b):
+    assert without_durations(a[0]) == without_durations(b[0])
+    for column, values in a[1].items():
+        np.testing.assert_array_equal(values, b[1][column], err_msg=column)
+    assert a[2].keys() == b[2].keys()
+    assert all(torch.equal(a[2][name], b[2][name]) for name in a[2])
+
+
+@pytest.mark.parametrize("component", ["ln1", "mha", "fc2", "embed", "full", "mha+fc1"])
+def test_a_cell_saves_what_it_trained_and_nothing_else(component, dataset, tmp_path):
+    _, _, trained = trained_cell(dataset, tmp_path / "w", component)
+    names = models.train_only(small_vit(), component)
+    assert set(trained) == set(names)
+    before = dict(small_vit().named_parameters())
+    moved = [
+        n
+        for n in names
+        if n in before and before[n].shape == trained[n].shape and not torch.equal(before[n], trained[n])
+    ]
+    assert moved
+
+
+def test_the_same_seed_gives_the_same_cell_and_another_does_not(dataset, tmp_path):
+    first, again = (trained_cell(dataset, tmp_path / name) for name in "ab")
+    assert_equal_cells(first, again)
+    other = trained_cell(dataset, tmp_path / "c", seed=1)
+    assert not np.array_equal(first[1]["loss"], other[1]["loss"])
+
+
+def test_runs_start_alike_and_differ_by_their_learning_rate(dataset, tmp_path):
+    rows, history, _ = trained_cell(dataset, tmp_path / "w")
+    assert [row["lr"] for row in rows] == [0.05, 0.2]
+    losses = history["loss"].reshape(2, 12)
+    assert losses[0, 0] == losses[1, 0] == pytest.approx(np.log(3))
+    assert losses[0, -1] != losses[1, -1]
+    assert history["step"].tolist() == [*range(1, 13)] * 2
+    assert history["step_lr"][:3].tolist() == pytest.approx([0.025, 0.05, 0.05])
+    evaluated = np.isfinite(history["val_accuracy"]).reshape(2, 12)
+    assert np.flatnonzero(evaluated[0]).tolist() == [3, 7, 11]
+
+
+def test_validation_picks_step_and_learning_rate(dataset, tmp_path):
+    rows, history, _ = trained_cell(dataset, tmp_path / "w")
+    accuracies = history["val_accuracy"].reshape(2, 12)
+    for row, curve in zip(rows, accuracies, strict=True):
+        assert row["val_accuracy"] == np.nanmax(curve)
+        assert row["best_step"] == np.nanargmax(curve) + 1  # the first of equals
+    best = max(row["val_accuracy"] for row in rows)
+    chosen = [row["chosen"] for row in rows]
+    assert chosen.count(True) == 1
+    assert rows[chosen.index(True)]["val_accuracy"] == best
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("stop_at", [4, 8, 12, 16, 20])
+def test_an_interrupted_cell_ends_like_an_undisturbed_one(optimizer, stop_at, dataset, tmp_path):
+    """Stopped at an evaluation of the first or the second run, with everything forgotten but the work folder."""
+    rates = (0.05, 0.2) if optimizer == "sgd" else (1e-3, 1e-2)
+    params = finetune.FinetuneParams(**SETTINGS | {"lrs": rates, "optimizer": optimizer})
+    steps = 0
+
+    def interrupt(run, checkpoint, evaluated):
+        nonlocal steps
+        steps = run.step + (12 if run.lr == rates[1] else 0)
+        if steps == stop_at:
+            checkpoint.save(run.tensors(), run.state())
+            raise finetune.Interrupted
+
+    with pytest.raises(finetune.Interrupted):
+        trained_cell(dataset, tmp_path / "w", params=params, keeper=interrupt)
+    resumed_from = []
+    resumed = trained_cell(
+        dataset, tmp_path / "w", params=params, keeper=lambda run, c, e: resumed_from.append((run.lr, run.step))
+    )
+    assert len(resumed_from) == 6 - stop_at // 4  # evaluations that were still to be done
+    assert_equal_cells(resumed, trained_cell(dataset, tmp_path / "undisturbed", params=params))
+
+
+def test_divergence_is_an_outcome(dataset, tmp_path):
+    params = finetune.FinetuneParams(**SETTINGS | {"lrs": (0.05, 1e30), "clip_norm": 1e30})
+    rows, history, trained = trained_cell(dataset, tmp_path / "w", "full", params=params)
+    good, bad = rows
+    assert (good["outcome"], good["chosen"], bad["outcome"], bad["chosen"]) == ("finished", True, "diverged", False)
+    assert bad["val_accuracy"] is bad["test_accuracy"] is bad["best_step"] is None
+    assert bad["steps_trained"] < 12
+    losses = history["loss"][history["lr"] == 1e30]
+    assert len(losses) == bad["steps_trained"] + 1  # up to and with the first that is not finite
+    assert np.isfinite(losses[:-1]).all()
+    assert all(t.isfinite().all() for t in trained.values())
+
+
+def test_a_cell_in_which_everything_diverges_saves_no_tensors(dataset, tmp_path):
+    params = finetune.FinetuneParams(**SETTINGS | {"lrs": (1e30,), "clip_norm": 1e30})
+    rows, _, trained = trained_cell(dataset, tmp_path / "w", "full", params=params)
+    assert not trained
+    assert not rows[0]["chosen"]
+
+
+def run_main(model_folder, dataset_folder, folder, *more):
+    arguments = ["--model", model_folder, "--dataset", dataset_folder, "--component", "fc1", "--seed", 3]
+    arguments += ["--output", folder / "cell" / "runs.parquet", "--work", folder / "work", "--study", "test"]
+    return cli.run(finetune.main, [str(a) for a in [*arguments, "--params", json.dumps(SETTINGS), *more]])
+
+
+def test_the_stage_writes_its_files_and_leaves_no_checkpoint(model_folder, dataset_folder, tmp_path):
+    assert run_main(model_folder, dataset_folder, tmp_path) == 0
+    cell = tmp_path / "cell"
+    assert {p.name for p in cell.iterdir()} == set(finetune.OUTPUTS)
+    assert not [*(tmp_path / "work").rglob("*.checkpoint"), *(tmp_path / "work").glob("*.lock")]
+    runs = pq.read_table(cell / "runs.parquet").to_pylist()
+    assert [(r["model"], r["dataset"], r["component"], r["seed"], r["lr"]) for r in runs] == [
+        ("small", "colours", "fc1", 3, 0.05),
+        ("small", "colours", "fc1", 3, 0.2),
+    ]
+    assert runs[0]["n_trained"] == 2 * (96 * 24 + 96) + 2 * 24 + 3 * 24 + 3
+    assert (runs[0]["n_train"], runs[0]["n_val"], runs[0]["n_test"]) == (60, 12, 30)
+    assert len(pq.read_table(cell / "history.parquet")) == 24
+    assert tables.about(cell / "runs.parquet")["provenance"]["packages"]["torch"]
+
+    # The tensors on disk are the chosen run: put together again they give its test accuracy.
+    on = ["--model", model_folder, "--runs", cell / "runs.parquet", "--on", dataset_folder]
+    assert cli.run(evaluate.main, [str(a) for a in [*on, "--output", tmp_path / "e.parquet"]]) == 0
+    (row,) = pq.read_table(tmp_path / "e.parquet").to_pylist()
+    (chosen,) = (r for r in runs if r["chosen"])
+    assert (row["accuracy"], row["lr"], row["seed"]) == (chosen["test_accuracy"], chosen["lr"], 3)
+
+
+def test_a_finished_cell_is_left_alone(model_folder, dataset_folder, tmp_path, capsys):
+    run_main(model_folder, dataset_folder, tmp_path)
+    before = (tmp_path / "cell" / "runs.parquet").stat().st_mtime_ns
+    assert run_main(model_folder, dataset_folder, tmp_path) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    assert (tmp_path / "cell" / "runs.parquet").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 61}, "60 training images"),
+        ({"accumulation": 3}, "does not divide"),
+        ({"stepz": 3}, "unknown key 'stepz'"),
+        ({"steps": "12"}, "must be of type int"),
+    ],
+)
+def test_bad_settings_stop_at_the_first_line(changes, message, model_folder, dataset_folder, tmp_path, capsys):
+    params = ["--params", json.dumps(SETTINGS | changes)]
+    assert run_main(model_folder, dataset_folder, tmp_path, *params) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "cell").exists()
+
+
+def test_tensors_that_do_not_fit_are_refused(model, tmp_path):
+    with pytest.raises(InputError, match="do not fit"):
+        evaluate.restore(model, {"head.weight": torch.zeros(3, 24), "blocks.0.norm1.weight": torch.zeros(5)}, 3)
+    with pytest.raises(InputError, match=r"head\.weight is missing"):
+        evaluate.restore(model, {}, 3)
+
+
+def test_a_checkpoint_comes_back_whole_and_the_previous_one_serves_when_it_is_damaged(tmp_path, capsys):
+    checkpoint = checkpoints.Checkpoint(tmp_path, "run-0", "key")
+    assert checkpoint.load() is None
+    for step in (1, 2):
+        checkpoint.save({"x": torch.full((3,), float(step))}, {"step": step})
+    tensors, state = checkpoint.load()
+    assert state == {"step": 2}
+    assert tensors["x"].tolist() == [2.0] * 3
+    data = bytearray(checkpoint.path.read_bytes())
+    data[-1] ^= 1
+    checkpoint.path.write_bytes(data)
+    assert checkpoint.load()[1] == {"step": 1}
+    assert "refused" in capsys.readouterr().err
+    assert checkpoints.Checkpoint(tmp_path, "run-0", "other").load() is None

@@ -1,0 +1,109 @@
+"""One step and one evaluation: schedule, accumulation, frozen parameters, exact accuracy."""
+
+import copy
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from vit_plasticity.data import batches
+from vit_plasticity.training import step as training
+from vit_plasticity.vit import models
+
+
+def test_learning_rate_by_hand():
+    rates = [training.learning_rate(step, 10, 2, 0.8) for step in range(10)]
+    assert rates[:3] == pytest.approx([0.4, 0.8, 0.8])
+    assert rates[6] == pytest.approx(0.4)  # half way down the cosine
+    assert rates[9] == pytest.approx(0.8 * (1 + np.cos(np.pi * 7 / 8)) / 2)
+    assert training.learning_rate(0, 10, 0, 0.8) == 0.8
+    assert training.learning_rate(9, 10, 100, 0.8) == pytest.approx(0.08)  # a warm-up longer than the run
+
+
+def data(n=12):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, 3, 16, 16, generator=generator), torch.arange(n) % 3
+
+
+def stepped(model, compiled=False, **changes):
+    model = copy.deepcopy(model)
+    if compiled:
+        models.compile_blocks(model)
+    names = models.train_only(model, "fc1")
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = training.make_optimizer(parameters, "sgd", 0.1)
+    out = training.step(model, optimizer, *data(), lr=0.1, **{"clip_norm": 1.0} | changes)
+    return model, names, out
+
+
+def test_accumulation_does_not_change_the_step(model):
+    (whole, _, (loss, norm)), (parts, _, (loss4, norm4)) = stepped(model), stepped(model, accumulation=4)
+    torch.testing.assert_close(loss, loss4)
+    torch.testing.assert_close(norm, norm4)
+    for a, b in zip(whole.parameters(), parts.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_recomputing_blocks_does_not_change_the_step(model):
+    for a, b in zip(stepped(model)[0].parameters(), stepped(model, recompute=True)[0].parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiling_blocks_does_not_change_the_step(model, monkeypatch, tmp_path):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    frames = torch._dynamo.utils.counters["frames"]
+    before = frames["ok"]
+    compiled = stepped(model, compiled=True)[0]
+    assert frames["ok"] > before, "nothing was compiled"
+    for a, b in zip(stepped(model)[0].parameters(), compiled.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    before = frames["ok"]
+    pixels, labels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
+    training.evaluate(compiled, pixels, labels, models.preprocessing(model), batch_size=3)
+    assert frames["ok"] == before, "evaluation was compiled too"
+
+
+def test_only_what_trains_moves_and_has_a_gradient(model):
+    after, names, _ = stepped(model)
+    for (name, old), new in zip(model.named_parameters(), after.parameters(), strict=True):
+        assert (new.grad is not None) == (name in names)
+        assert torch.equal(old, new) == (name not in names), name
+
+
+def test_clipping_bounds_the_step(model):
+    """Without momentum yet, the first step of SGD has length lr x clip norm."""
+    after, _, (_, norm) = stepped(model, clip_norm=1e-3)
+    assert norm > 1e-3
+    moved = sum((a - b).square().sum() for a, b in zip(model.parameters(), after.parameters(), strict=True)).sqrt()
+    assert moved.item() == pytest.approx(0.1 * 1e-3, rel=1e-3)
+
+
+def test_loss_is_the_mean_cross_entropy(model):
+    images, labels = data()
+    expected = torch.nn.functional.cross_entropy(model(images), labels)
+    torch.testing.assert_close(stepped(model)[2][0], expected.detach(), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
+def test_evaluation_counts_every_image_once(model, dataset, batch_size):
+    preprocessing, split = models.preprocessing(model), dataset.split("test")
+    pixels, labels = batches.evaluation_pixels(split.images, preprocessing), torch.tensor(split.labels)
+    with torch.no_grad():
+        logits = model(batches.normalise(pixels, preprocessing))
+    model.train()
+    loss, accuracy = training.evaluate(model, pixels, labels, preprocessing, batch_size=batch_size)
+    assert accuracy == (logits.argmax(dim=1) == labels).sum().item() / 30
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert model.training
+
+
+def test_unknown_optimizer_is_refused(model):
+    with pytest.raises(ValueError, match="choose from sgd, adamw"):
+        training.make_optimizer(model.parameters(), "adam", 0.1)
+
+
+def test_bf16_is_close_to_fp32(model):
+    (_, _, (loss, _)), (_, _, (half, _)) = stepped(model), stepped(model, precision="bf16")
+    torch.testing.assert_close(loss, half, rtol=0.05, atol=0)

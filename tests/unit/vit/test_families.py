@@ -1,0 +1,109 @@
+"""Which of timm's models can be studied: the paper's, and others of the Vision Transformer family; none outside of it.
+
+None of their weights are needed: an architecture is built on torch's meta device, or small and at random.
+"""
+
+import pytest
+import timm
+import torch
+import yaml
+from processes import ROOT
+from torch.nn import functional
+
+from vit_plasticity import plasticity
+from vit_plasticity.data.downloads import Source
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import fetch as fetch_models
+from vit_plasticity.vit import models
+from vit_plasticity.vit.components import BLOCK_COMPONENTS
+
+STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workflow" / "studies").glob("paper*.yaml"))]
+PAPER = sorted({entry["timm"] for study in STUDIES for entry in study["catalog"]["models"].values()})
+FAMILY = {
+    "vit_small_patch16_224.augreg_in21k": 16,
+    "deit_small_patch16_224.fb_in1k": 16,
+    "deit3_small_patch16_224.fb_in22k_ft_in1k": 16,
+    "vit_base_patch16_224.mae": 16,
+    "vit_small_patch16_224.dino": 16,
+    "vit_small_patch14_dinov2.lvd142m": 14,
+    "vit_small_patch14_reg4_dinov2.lvd142m": 14,
+    "vit_base_patch16_siglip_224.webli": 16,
+    "vit_base_patch16_clip_224.openai": 16,
+    "vit_little_patch16_reg1_gap_256.sbb_in12k": 16,
+}
+"""Tag of timm → side of a patch in pixels."""
+OUTSIDE = {
+    "swin_tiny_patch4_window7_224.ms_in1k": "is a SwinTransformer",
+    "convnext_tiny.fb_in1k": "is a ConvNeXt",
+    "deit_small_distilled_patch16_224.fb_in1k": "is a VisionTransformerDistilled",
+    "vit_giant_patch14_dinov2.lvd142m": r"has a GluMlp at blocks\.0\.mlp",
+    "eva02_tiny_patch14_224.mim_in22k": "is a Eva",
+    "beit_base_patch16_224.in22k_ft_in22k": "is a Beit",
+    "vit_srelpos_small_patch16_224.sw_in1k": "is a VisionTransformerRelPos",
+}
+
+
+def on_meta(tag):
+    with torch.device("meta"):
+        return timm.create_model(tag)
+
+
+def small(tag, patch):
+    """The architecture of a tag with two blocks, 24 channels and four patches; every parameter at random."""
+    torch.manual_seed(0)
+    model = timm.create_model(tag, img_size=2 * patch, embed_dim=24, depth=2, num_heads=2)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def test_the_paper_has_three_models():
+    assert [tag.split("_patch")[0] for tag in PAPER] == ["vit_base", "vit_huge", "vit_large"]
+    assert all(tag.endswith("_224.orig_in21k") for tag in PAPER)
+
+
+@pytest.mark.parametrize("tag", [*PAPER, *FAMILY])
+def test_a_model_of_the_family_has_every_component_in_every_block(tag):
+    model = on_meta(tag)
+    models.check_family(model, tag)
+    size = models.preprocessing(model).size
+    models.new_head(model, 7)
+    for component in BLOCK_COMPONENTS:
+        own = {id(p) for block in model.blocks for p in models.block_module(block, component).parameters()}
+        names = models.train_only(model, component)
+        trained = {id(p) for name, p in model.named_parameters() if name in names and name.startswith("blocks.")}
+        assert own == trained and len(own) >= 2 * len(model.blocks)
+    assert models.logits(model, torch.empty(2, 3, size, size, device="meta")).shape == (2, 7)
+
+
+@torch.no_grad()
+def rates_by_definition(model, x, y, component):
+    """‖f(x) − f(y)‖ / ‖x − y‖ of tokens x, y (N, L, D), with all outputs kept: (n_blocks, N)."""
+    distance = (x - y).flatten(1).norm(dim=1)
+    rates = []
+    for block in model.blocks:
+        f = models.block_module(block, component)
+        width = f.in_features if component == "fc2" else x.shape[-1]
+        fx, fy = (f(functional.pad(tokens, (0, width - tokens.shape[-1]))) for tokens in (x, y))
+        rates.append((fx - fy).flatten(1).norm(dim=1) / distance)
+    return torch.stack(rates).double()
+
+
+@pytest.mark.parametrize(("tag", "patch"), FAMILY.items())
+def test_the_rates_of_a_family_are_those_of_the_definition(tag, patch):
+    model = small(tag, patch)
+    source, target = torch.randn(2, 3, 3, 2 * patch, 2 * patch)
+    with torch.no_grad():
+        x, y = models.embed(model, source), models.embed(model, target)
+    for component in BLOCK_COMPONENTS:
+        expected = rates_by_definition(model, x, y, component)
+        rates = plasticity.rates_of_change(model, source, target, component)
+        torch.testing.assert_close(rates, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("tag", "reason"), OUTSIDE.items())
+def test_a_model_outside_the_family_is_refused_by_name_before_any_download(tag, reason, tmp_path):
+    with pytest.raises(InputError, match=rf"'{tag}' {reason}.*; what can be studied is a timm VisionTransformer"):
+        fetch_models.fetch_model("m", {"timm": tag}, tmp_path / "m", Source(tmp_path, mirror="/nowhere"))
+    assert not (tmp_path / "m").exists()

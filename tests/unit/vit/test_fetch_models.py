@@ -1,0 +1,160 @@
+"""Fetching models: from the hub, a mirror, a folder; and that nothing is ever filled in at random."""
+
+import hashlib
+import json
+import shutil
+
+import pytest
+import timm
+import torch
+from fixtures_archives import FileServer
+from safetensors.torch import load_file, save_file
+from timm.models._hub import save_for_hf
+
+from vit_plasticity.data.downloads import Source
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import fetch as fetch_models
+from vit_plasticity.vit import models
+
+TAG = "test_vit.r160_in1k"
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A folder laid out like the hub, with a small model of timm's, without its real weights."""
+    folder = tmp_path_factory.mktemp("hub")
+    torch.manual_seed(0)
+    save_for_hf(timm.create_model(TAG), folder / "timm" / TAG, safe_serialization=True)
+    return folder
+
+
+def fetch_model(entry, output, **source):
+    fetch_models.fetch_model("m", entry, output, Source(output.parent / "downloads", **source))
+    return output
+
+
+def check_model(folder, hub):
+    weights = (hub / "timm" / TAG / "model.safetensors").read_bytes()
+    assert (folder / "model.safetensors").read_bytes() == weights
+    assert models.fingerprint(folder) == hashlib.sha256(weights).hexdigest()
+    assert len(models.load(folder).blocks) == 6
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "provenance.json"}
+
+
+def test_a_model_from_a_mirror_folder(hub, tmp_path):
+    folder = fetch_model({"timm": TAG}, tmp_path / "m", mirror=str(hub), offline=True)
+    check_model(folder, hub)
+    assert json.loads((folder / "provenance.json").read_text())["source"] == f"Hugging Face hub timm/{TAG}"
+
+
+def test_a_model_from_a_folder(hub, tmp_path):
+    check_model(fetch_model({"local": str(hub / "timm" / TAG)}, tmp_path / "m"), hub)
+
+
+def test_a_model_from_the_hub(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with FileServer(hub) as server:
+        check_model(fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url), hub)
+    assert {path for path, _ in server.requests} == {
+        f"/timm/{TAG}/resolve/main/{n}" for n in ("config.json", "model.safetensors")
+    }
+    check_model(fetch_model({"timm": TAG}, tmp_path / "again", offline=True), hub)
+    (blob,) = (path.resolve() for path in (tmp_path / "cache").rglob("model.safetensors"))
+    blob.write_bytes(blob.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match="is damaged"):
+        fetch_model({"timm": TAG}, tmp_path / "third", offline=True)
+
+
+@pytest.mark.parametrize("source", [{"offline": True}, {"mirror": "http://127.0.0.1:9"}, {"mirror": "/nowhere"}])
+def test_an_unreachable_hub_is_said_so(tmp_path, monkeypatch, source):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's client waits between its tries
+    with pytest.raises(InputError, match=rf"Put config.json and model.safetensors .* into FOLDER/timm/{TAG}"):
+        fetch_model({"timm": TAG}, tmp_path / "m", **source)
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("fault", [("cut", 1000), ("status", 503), ("status", 401), ("status", 404)])
+def test_a_hub_that_fails_for_good_is_said_so(hub, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with (
+        FileServer(hub) as server,
+        pytest.raises(InputError, match=r"model.safetensors of .* cannot be had from the hub"),
+    ):
+        server.faults += [("none",), *[fault] * 20]
+        fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url)
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_page_in_place_of_weights_is_refused(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with FileServer(hub) as server, pytest.raises(InputError):
+        server.faults.append(("html",))
+        fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url)
+
+
+def drop_a_tensor(folder):
+    state = load_file(folder / "model.safetensors")
+    del state["blocks.3.attn.qkv.weight"]
+    save_file(state, folder / "model.safetensors")
+
+
+def cut_the_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def another_depth(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_args": {"depth": 5}}))
+
+
+def another_family(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"architecture": "resnet18"}))
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        drop_a_tensor,
+        cut_the_weights,
+        another_depth,
+        another_family,
+        lambda folder: (folder / "config.json").unlink(),
+        lambda folder: (folder / "config.json").write_text("{"),
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused_and_never_filled_in(hub, tmp_path, harm):
+    shutil.copytree(hub / "timm" / TAG, tmp_path / "given")
+    harm(tmp_path / "given")
+    with pytest.raises(InputError):
+        fetch_model({"local": str(tmp_path / "given")}, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (None, "fetch takes"),
+        ({}, "fetch takes"),
+        ({"timm": "a", "local": "b"}, "fetch takes"),
+        ({"pretrain": {}}, "fetch takes"),
+        ({"timm": 3}, "must be a text"),
+        ({"timm": "test_vit.r161_in1k"}, "close names: .*test_vit.r160_in1k"),
+        ({"timm": "nothing_like_it"}, "has no weights 'nothing_like_it'"),
+        ({"timm": "resnet18.a1_in1k"}, "resnet18.a1_in1k' is a ResNet"),
+        ({"timm": "swin_tiny_patch4_window7_224.ms_in1k"}, "is a SwinTransformer"),
+        ({"local": "/nowhere"}, "has no config.json and no model.safetensors"),
+    ],
+)
+def test_entries_that_name_no_model_are_refused(tmp_path, entry, message):
+    with pytest.raises(InputError, match=message):
+        fetch_model(entry, tmp_path / "m", mirror="/nowhere")
+
+
+def test_the_models_of_the_paper_are_known_and_in_the_family():
+    for name in ("vit_base_patch16_224", "vit_large_patch16_224", "vit_huge_patch14_224"):
+        assert fetch_models._repository(f"{name}.orig_in21k") == f"timm/{name}.orig_in21k"

@@ -1,0 +1,117 @@
+"""Models: what trains, what is refused, and logits that equal timm's own."""
+
+import json
+import shutil
+
+import pytest
+import timm
+import torch
+from small_vit import small_vit
+
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import models
+
+ALWAYS = {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+OF_COMPONENT = {
+    "ln1": {"norm1.weight", "norm1.bias"},
+    "mha": {"attn.qkv.weight", "attn.qkv.bias", "attn.proj.weight", "attn.proj.bias"},
+    "ln2": {"norm2.weight", "norm2.bias"},
+    "fc1": {"mlp.fc1.weight", "mlp.fc1.bias"},
+    "fc2": {"mlp.fc2.weight", "mlp.fc2.bias"},
+}
+
+
+@pytest.mark.parametrize("component", OF_COMPONENT)
+def test_a_component_trains_in_every_block_with_head_and_final_norm(component, model):
+    expected = {f"blocks.{i}.{name}" for i in range(2) for name in OF_COMPONENT[component]}
+    assert set(models.train_only(model, component)) == expected | ALWAYS
+
+
+def test_embedding_full_and_sums(model):
+    embedding = {"patch_embed.proj.weight", "patch_embed.proj.bias", "cls_token", "pos_embed"}
+    assert set(models.train_only(model, "embed")) == embedding | ALWAYS
+    assert set(models.train_only(model, "full")) == {name for name, _ in model.named_parameters()}
+    both = {f"blocks.{i}.{name}" for i in range(2) for name in OF_COMPONENT["mha"] | OF_COMPONENT["fc1"]}
+    assert set(models.train_only(model, "mha+fc1")) == both | ALWAYS
+    with pytest.raises(ValueError, match="unknown component"):
+        models.train_only(model, "attn")
+
+
+VARIANTS = [
+    {},
+    {"reg_tokens": 2, "no_embed_class": True, "qk_norm": True, "init_values": 0.3},
+    {"global_pool": "avg"},
+    {"class_token": False, "global_pool": "map"},
+    {"pre_norm": True, "qkv_bias": False},
+    {"fc_norm": True},
+    {"final_norm": False},
+]
+
+
+@pytest.mark.parametrize("changes", VARIANTS, ids=str)
+@pytest.mark.parametrize("recompute", [False, True])
+def test_logits_and_gradients_equal_those_of_timm(changes, recompute):
+    model = small_vit(**changes)
+    images = torch.randn(3, 3, 16, 16)
+    gradients = []
+    for forward in (lambda: models.logits(model, images, recompute=recompute), lambda: model(images)):
+        model.zero_grad()
+        out = forward()
+        out.square().sum().backward()
+        gradients.append((out.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
+    (ours, our_grads), (theirs, their_grads) = gradients
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    for name, gradient in our_grads.items():
+        torch.testing.assert_close(gradient, their_grads[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_a_saved_model_comes_back_with_its_weights_and_preprocessing(tmp_path):
+    model = small_vit(global_pool="avg")
+    models.save(model, tmp_path / "m", {"made": "here"})
+    loaded = models.load(tmp_path / "m")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
+    assert models.preprocessing(loaded) == models.Preprocessing(16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    assert len(models.fingerprint(tmp_path / "m")) == 64
+    reopened = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True)
+    assert torch.equal(reopened.head.weight, model.head.weight)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_missing_files_never_become_random_weights(missing, model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    (folder / missing).unlink()
+    with pytest.raises(InputError, match=missing):
+        models.load(folder)
+
+
+def test_weights_of_another_architecture_are_refused(model_folder, tmp_path):
+    folder = shutil.copytree(model_folder, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config["model_args"]["depth"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="do not fit"):
+        models.load(folder)
+    (folder / "model.safetensors").write_bytes(b"<html>404</html>")
+    with pytest.raises(InputError, match="do not fit"):
+        models.load(folder)
+
+
+def test_a_new_head_is_zero_and_has_the_classes(model):
+    models.new_head(model, 7)
+    assert model.head.weight.shape == (7, 24)
+    assert not models.logits(model, torch.randn(2, 3, 16, 16)).any()
+
+
+def test_features_are_tokens_after_the_last_block(model):
+    images = torch.randn(2, 3, 16, 16)
+    tokens = model.blocks(models.embed(model, images))
+    torch.testing.assert_close(models.features(model, images, "mean"), tokens.mean(dim=1))
+    torch.testing.assert_close(models.features(model, images, "class"), tokens[:, 0])
+    with pytest.raises(InputError, match="no class token"):
+        models.features(small_vit(class_token=False, global_pool="avg"), images, "class")
+
+
+def test_a_device_that_is_not_there_is_refused():
+    assert models.use("cpu", 1).type == "cpu"
+    with pytest.raises(InputError, match="choose auto, cpu"):
+        models.use("cuda:97", 1)
