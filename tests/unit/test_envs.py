@@ -150,3 +150,11 @@ def test_a_job_in_a_conda_environment_finds_the_package(tmp_path):
     done = snakemake(tmp_path, "resources/datasets/fractals_smoke", "--sdm", "conda", env=environment)
     log = (tmp_path / "logs/fetch/datasets/fractals_smoke.log").read_text()
     assert log == "this is the environment\n", done.stdout
+
+
+def test_pyproject_declares_every_package_that_the_source_imports():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    declared = {canonicalize_name(Requirement(line).name) for line in project["dependencies"]}
+    modules = {".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in SOURCE.rglob("*.py")}
+    modules = {module.removesuffix(".__init__") for module in modules} - {"__init__"}
+    assert packages(modules) - declared == set()
