@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from vit_plasticity.analysis import stats
+from vit_plasticity.analysis import association, stats
 from vit_plasticity.vit.components import BLOCK_COMPONENTS, COMPONENTS, parts
 
 GROUP = ["model", "dataset", "component"]
@@ -133,7 +133,7 @@ def correlations(summary, *, confidence, bootstrap, permutations, seed):
     """Plasticity against each outcome, by each statistic: per (model, dataset), per model, and over all.
 
     Points are components that have a plasticity and an accuracy. Pooled scopes take each (model, dataset) as a block
-    and compare only inside blocks; see `stats.associate` for what estimate, interval and p-value then mean.
+    and compare only inside blocks; see `association.associate` for what estimate, interval and p-value then mean.
     """
     scopes = [("dataset", model, dataset, rows) for (model, dataset), rows in summary.groupby(GROUP[:2], sort=False)]
     scopes += [("model", model, None, rows) for model, rows in summary.groupby("model", sort=False)]
@@ -143,8 +143,8 @@ def correlations(summary, *, confidence, bootstrap, permutations, seed):
         grid = rows[rows["component"].isin(BLOCK_COMPONENTS)].pivot(
             index=["model", "dataset"], columns="component", values=["plasticity", OUTCOMES[outcome]]
         )
-        for statistic in stats.STATISTICS:
-            found = stats.associate(
+        for statistic in association.STATISTICS:
+            found = association.associate(
                 grid["plasticity"] if len(grid) else np.empty((0, 0)),
                 grid[OUTCOMES[outcome]] if len(grid) else np.empty((0, 0)),
                 statistic,
