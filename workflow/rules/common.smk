@@ -16,7 +16,9 @@ from vit_plasticity.runtime.cli import InputError
 try:
     for file in workflow.configfiles:
         studies.refuse_repeated_keys(file)
-    config = studies.resolve(config, yaml.safe_load((BASE / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text()))
+    config = studies.resolve(
+        config, yaml.safe_load((BASE / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
+    )
 except InputError as error:
     raise WorkflowError(str(error))
 
