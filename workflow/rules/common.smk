@@ -49,8 +49,8 @@ wildcard_constraints:
 
 PRETRAINED = [name for name, entry in config["catalog"]["models"].items() if "pretrain" in entry]
 FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINED]
-# Models that are made here are so small that to measure them takes less time than a place in a cluster's queue.
-SMALL = not FETCHED
+# Models that are made here or shipped are so small that to measure them takes less time than a place in a cluster's queue.
+SMALL = not any({"timm", "local"} & entry.keys() for entry in config["catalog"]["models"].values())
 CELL = "{model}/{dataset}/{component}/seed={seed}"
 RUN_FILES = ["runs.parquet", "history.parquet", "trained.safetensors"]
 EVALUATED_ON = studies.evaluated_on(config)

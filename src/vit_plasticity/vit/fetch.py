@@ -1,11 +1,13 @@
-"""Fetching a model: weights of timm from the Hugging Face hub, or a folder in timm's local-directory format.
+"""Fetching a model: weights of timm from the Hugging Face hub, a folder in timm's local-directory format, or a model
+that comes with this package.
 
-Either way the weights are loaded into the architecture, strictly, before the folder appears: nothing is ever filled in
-at random. Only safetensors are taken, never pickles.
+In each case the weights are loaded into the architecture, strictly, before the folder appears: nothing is ever filled
+in at random. Only safetensors are taken, never pickles.
 """
 
 import difflib
 import hashlib
+import json
 import shutil
 from pathlib import Path
 
@@ -18,7 +20,9 @@ from vit_plasticity.runtime.folders import new_folder
 from vit_plasticity.vit import models
 
 FILES = (models.CONFIG, models.WEIGHTS)
-_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"} or {"local": "/path/to/folder"}'
+SHIPPED = Path(__file__).with_name("shipped")
+"""The folder of the models that come with the package, one folder each, with provenance."""
+_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"} or {"shipped": "vit_mini"}'
 
 
 def fetch_model(name, entry, output, source):
@@ -27,7 +31,7 @@ def fetch_model(name, entry, output, source):
     Raises InputError for an entry of another form, a model that timm does not know or that is outside the family,
     weights that cannot be had or do not fit.
     """
-    if not isinstance(entry, dict) or len(entry) != 1 or not {"timm", "local"} & entry.keys():
+    if not isinstance(entry, dict) or len(entry) != 1 or not entry.keys() <= {"timm", "local", "shipped"}:
         raise InputError(f"catalog.models.{name}: got {entry!r}; fetch takes {_FORMS}")
     with new_folder(output, models.PROVENANCE) as folder:
         if folder is None:
@@ -35,7 +39,12 @@ def fetch_model(name, entry, output, source):
         ((kind, value),) = entry.items()
         if not isinstance(value, str) or not value:
             raise InputError(f"catalog.models.{name}: {kind} must be a text, got {value!r}")
-        origin = _from_hub(value, folder, source) if kind == "timm" else _from_folder(Path(value).expanduser(), folder)
+        if kind == "timm":
+            origin = _from_hub(value, folder, source)
+        elif kind == "local":
+            origin = _from_folder(Path(value).expanduser(), folder)
+        else:
+            origin = _from_package(value, folder)
         try:
             models.load(folder)
         except InputError as error:
@@ -54,6 +63,23 @@ def _from_folder(given, folder):
     for name in FILES:
         shutil.copyfile(given / name, folder / name)
     return f"folder {given.resolve()}"
+
+
+def _from_package(name, folder):
+    """Copy a shipped model; its weights must have the fingerprint with which it was shipped."""
+    names = sorted(path.parent.name for path in SHIPPED.glob(f"*/{models.PROVENANCE}"))
+    if name not in names:
+        raise InputError(f"no model {name!r} comes with this package; choose from {', '.join(names)}")
+    _from_folder(SHIPPED / name, folder)
+    note = json.loads((SHIPPED / name / models.PROVENANCE).read_text())
+    with (folder / models.WEIGHTS).open("rb") as data:
+        found = hashlib.file_digest(data, "sha256").hexdigest()
+    if found != note["fingerprint"]:
+        raise InputError(
+            f"the shipped weights of {name} are damaged: their SHA-256 is {found}, not {note['fingerprint']}; "
+            "install the package again"
+        )
+    return {"shipped": name} | note["source"]
 
 
 def _from_hub(tag, folder, source):

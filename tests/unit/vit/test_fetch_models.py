@@ -158,3 +158,33 @@ def test_entries_that_name_no_model_are_refused(tmp_path, entry, message):
 def test_the_models_of_the_paper_are_known_and_in_the_family():
     for name in ("vit_base_patch16_224", "vit_large_patch16_224", "vit_huge_patch14_224"):
         assert fetch_models._repository(f"{name}.orig_in21k") == f"timm/{name}.orig_in21k"
+
+
+@pytest.fixture
+def shipped(hub, tmp_path, monkeypatch):
+    """A folder of shipped models that holds one, `small`."""
+    folder = tmp_path / "shipped"
+    shutil.copytree(hub / "timm" / TAG, folder / "small", ignore=shutil.ignore_patterns("*.md"))
+    models.write_provenance(folder / "small", {"pretrained_on": "drawings"})
+    monkeypatch.setattr(fetch_models, "SHIPPED", folder)
+    return folder
+
+
+def test_a_shipped_model(hub, shipped, tmp_path):
+    folder = fetch_model({"shipped": "small"}, tmp_path / "m")
+    check_model(folder, hub)
+    source = json.loads((folder / "provenance.json").read_text())["source"]
+    assert source == {"shipped": "small", "pretrained_on": "drawings"}
+
+
+def test_a_shipped_model_of_other_weights_is_refused(shipped, tmp_path):
+    weights = load_file(shipped / "small" / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in weights.items()}, shipped / "small" / "model.safetensors")
+    with pytest.raises(InputError, match="the shipped weights of small are damaged"):
+        fetch_model({"shipped": "small"}, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_unknown_shipped_model_is_refused_with_those_that_exist(shipped, tmp_path):
+    with pytest.raises(InputError, match="choose from small"):
+        fetch_model({"shipped": "large"}, tmp_path / "m")
