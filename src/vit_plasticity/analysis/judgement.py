@@ -34,8 +34,8 @@ def judge(accuracies, predictors, *, confidence=0.95, bootstrap=2000, permutatio
 
     accuracies: frame with model, dataset, component, test_accuracy_mean, and optionally val_accuracy_mean (for the rule
     "validation") and relative_gain; accuracies in [0, 1]. predictors: frame with predictor, model, dataset, component,
-    value; rows with a `block` are values of single blocks and do not count. A component without an accuracy (every run
-    diverged) takes no part.
+    value; rows with a `block` are values of single blocks and do not count. A null accuracy says that every run of the
+    component diverged: it takes no part in correlations and is charged in the regret; leave out what was not trained.
 
     Returns frames: "correlation", one row per predictor, scope ("dataset", "model": pooled within datasets, "all"),
     outcome and statistic, see `association.associate` (clusters are datasets); relative_gain stands only where it can
@@ -45,7 +45,7 @@ def judge(accuracies, predictors, *, confidence=0.95, bootstrap=2000, permutatio
     """
     accuracies, predictors = _checked(accuracies, predictors)
     settings = {"confidence": confidence, "resamples": bootstrap, "seed": seed}
-    scopes = _scopes(accuracies, predictors)
+    scopes = _scopes(accuracies[accuracies["test_accuracy_mean"].notna()], predictors)
     return {
         "correlation": _correlations(scopes, settings | {"permutations": permutations}),
         "differences": _differences(scopes, settings),
@@ -60,7 +60,6 @@ def _checked(accuracies, predictors):
             raise ValueError(f"{name}: column {missing[0]!r} is missing; needed are {', '.join(_NEEDED[name])}")
     if "block" in predictors:
         predictors = predictors[predictors["block"].isna()]
-    accuracies = accuracies[accuracies["test_accuracy_mean"].notna()]
     frames = []
     for name, frame in (("accuracies", accuracies), ("predictors", predictors)):
         frame = frame[frame["component"].map(is_single).astype(bool)]

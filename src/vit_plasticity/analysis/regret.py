@@ -9,7 +9,8 @@ from vit_plasticity.analysis.association import draw_clusters, percentiles
 
 _BLOCK = ["model", "dataset"]
 COLUMNS = [
-    "rule", "scope", "model", "dataset", "component", "test_accuracy", "regret", "regret_max", "n", "ci_low", "ci_high",
+    "rule", "scope", "model", "dataset", "component", "test_accuracy", "regret", "regret_max", "n", "n_diverged",
+    "ci_low", "ci_high",
 ]  # fmt: skip
 
 
@@ -22,18 +23,23 @@ def regrets(accuracies, predictors, *, confidence, resamples, seed):
     means, and `component` names them all. A rule that has no value on a dataset has no row there.
 
     accuracies, predictors: as in `judgement.judge`, single components alone; the regret is against the best of them.
-    Rows of scope "dataset": component, its test_accuracy, regret in [0, 1]. Rows of scope "model" and "all": regret is
-    the mean, regret_max the largest, n their number, ci_low and ci_high the bootstrap interval of the mean over
-    datasets (three or more).
+    A component without an accuracy (every run diverged) is charged with the worst accuracy that another one reached,
+    so that its regret is *at least* the number given; its test_accuracy is null and n_diverged counts it. A dataset on
+    which all diverged has no rows.
+    Rows of scope "dataset": component, its test_accuracy, regret in [0, 1], n_diverged among the components chosen.
+    Rows of scope "model" and "all": test_accuracy and regret are means (the former null where any is), regret_max the
+    largest, n their number, n_diverged the datasets charged, ci_low and ci_high the bootstrap interval of the mean
+    regret over datasets (three or more).
     """
     values = {name: frame.set_index([*_BLOCK, "component"])["value"] for name, frame in predictors.groupby("predictor")}
     names = list(predictors["predictor"].unique())
     rows = [
         {"rule": rule, "scope": "dataset", "model": model, "dataset": dataset} | found
         for (model, dataset), group in accuracies.groupby(_BLOCK, sort=False)
+        if group["test_accuracy_mean"].notna().any()
         for rule, found in _choices(group.set_index("component"), {n: _of(values[n], model, dataset) for n in names})
     ]
-    rows = pd.DataFrame(rows, columns=COLUMNS[:7])
+    rows = pd.DataFrame(rows, columns=[*COLUMNS[:7], "n_diverged"])
     order = {rule: i for i, rule in enumerate(_in_order(rows["rule"].unique(), names))}
     rows = rows.sort_values("rule", key=lambda rule: rule.map(order), kind="stable")
     summaries = [
@@ -71,9 +77,14 @@ def _choices(group, values):
 
 
 def _chosen(accuracy, components):
-    mean = float(accuracy.loc[list(components)].mean())
-    named = ", ".join(components)
-    return {"component": named, "test_accuracy": mean, "regret": float(accuracy.max()) - mean}
+    chosen = accuracy.loc[list(components)]
+    charged = float(chosen.fillna(accuracy.min()).mean())
+    return {
+        "component": ", ".join(components),
+        "test_accuracy": float(chosen.mean(skipna=False)),
+        "regret": float(accuracy.max()) - charged,
+        "n_diverged": int(chosen.isna().sum()),
+    }
 
 
 def _in_order(rules, predictors):
@@ -88,5 +99,12 @@ def _summary(rows, confidence, resamples, seed):
     if rows["dataset"].nunique() > 2:
         times = draw_clusters(rows["dataset"].to_numpy(), resamples, np.random.default_rng(seed))
         low, high = percentiles(times @ regret / times.sum(axis=1), confidence)
-    mean = {"test_accuracy": float(rows["test_accuracy"].mean()), "regret": float(regret.mean())}
-    return mean | {"regret_max": float(regret.max()), "n": len(regret), "ci_low": low, "ci_high": high}
+    return {
+        "test_accuracy": float(rows["test_accuracy"].mean(skipna=False)),
+        "regret": float(regret.mean()),
+        "regret_max": float(regret.max()),
+        "n": len(regret),
+        "n_diverged": int((rows["n_diverged"] > 0).sum()),
+        "ci_low": low,
+        "ci_high": high,
+    }
