@@ -1,14 +1,56 @@
 """What the tests share; their helper modules lie in tests/support/."""
 
 import os
+import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from unittest import mock
 
 import processes
 import pytest
 
 from vit_plasticity import warm
+
+TIME_LIMIT_S = 300
+# A shell that runs the suite in the background lets it ignore SIGINT, and every process below it would do so too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def _limited(item):
+    """Fail a test that takes longer than its limit, so that a hang is a failure and not a suite without an end."""
+    marker = item.get_closest_marker("time_limit")
+    seconds = marker.args[0] if marker else TIME_LIMIT_S
+
+    def stop(number, frame):
+        pytest.fail(f"took more than {seconds} s; raise the limit with @pytest.mark.time_limit(seconds)")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    with _limited(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item):
+    with _limited(item):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ STRIKES = [
 ]
 
 
+@pytest.mark.time_limit(900)
 def test_a_dozen_kills_lose_nothing(smoke, tmp_path):
     reference, study = Study(tmp_path / "reference", smoke), Study(tmp_path / "study", smoke)
     reference.undisturbed()

@@ -12,6 +12,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.time_limit(1200))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from vit_plasticity.runtime import locks
+
 _held = []  # open files, so that the locks last as long as the process
 
 
@@ -60,9 +62,7 @@ def take(folder=None, poll_s=1.0):
 
 def _lock(path):
     file = path.open("a")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not locks.flock(file, path, fcntl.LOCK_NB):
         file.close()
         return False
     _held.append(file)

@@ -1,10 +1,13 @@
 """A lock between processes, also of several machines that share a file system on which flock works."""
 
+import errno
 import fcntl
 import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+from vit_plasticity.runtime.cli import InputError
 
 
 @contextmanager
@@ -19,13 +22,11 @@ def hold(path, what):
     waited = False
     while True:
         with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not flock(file, path, fcntl.LOCK_NB):
                 if not waited:
                     print(f"waiting for another process that {what} ({path} is locked)", file=sys.stderr, flush=True)
                 waited = True
-                fcntl.flock(file, fcntl.LOCK_EX)
+                flock(file, path)
             # The holder before us removed the file as it left: a lock on a removed file keeps nobody out.
             if _is_at(file, path):
                 try:
@@ -33,6 +34,25 @@ def hold(path, what):
                 finally:
                     path.unlink()
                 return
+
+
+def flock(file, path, flags=0):
+    """Lock an open file; False where another process has it and `flags` say not to wait.
+
+    Raises InputError where the file system knows no flock, as NFS and Lustre may be mounted.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | flags)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
+            raise
+        raise InputError(
+            f"flock does not work in {path.parent} ({error.strerror}), so two processes could write the same files; "
+            "use a folder on a local disk, or on a shared file system mounted with flock"
+        ) from error
+    return True
 
 
 def _is_at(file, path):

@@ -26,8 +26,8 @@ def make_optimizer(parameters, name, lr, *, momentum=0.9, weight_decay=0.0):
 
 
 def learning_rate(step, steps, warmup_steps, peak):
-    """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine down to 0 at the last
-    step."""
+    """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine, which would be 0 one step
+    after the last."""
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps
     return peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps))) / 2
@@ -58,13 +58,17 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     return sum(losses), norm
 
 
-@torch.compiler.set_stance("force_eager")  # blocks that are compiled would be so again for every size of a batch
-@torch.inference_mode()
 def evaluate(model, pixels, labels, preprocessing, *, batch_size=256, precision="fp32"):
     """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images given as `batches.evaluation_pixels`.
 
     pixels: (n, 3, S, S) uint8 and labels (n,), on any device. The model's training mode is left as it was.
     """
+    # Blocks that are compiled would be so again for every size of a batch.
+    with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+        return _evaluate(model, pixels, labels, preprocessing, batch_size, precision)
+
+
+def _evaluate(model, pixels, labels, preprocessing, batch_size, precision):
     device, training = next(model.parameters()).device, model.training
     model.eval()
     loss, correct = (
