@@ -12,19 +12,20 @@ from sklearn.datasets import load_sample_images
 
 from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, ratios, stated
+from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data.formats import folder as prepare_folder
 from vit_plasticity.data.registry import Images, Split
 from vit_plasticity.pretrain import PretrainParams, build
+from vit_plasticity.runtime.device import select_device
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import models
 
 BATCH = 64
 ROOT = Path(__file__).parents[1]
 
 
 def measure():
-    models.use("cpu", threads=1)
+    select_device("cpu", threads=1)
     results = [
         from_small(side=224, interpolation="bicubic", repetitions=8),
         from_small(side=32, interpolation="bilinear", repetitions=30),
@@ -42,7 +43,7 @@ def measure():
 
 def preprocessing(size, interpolation):
     half = (0.5, 0.5, 0.5)
-    return models.Preprocessing(size, half, half, interpolation, size / 256 if size == 224 else 1.0)
+    return vit.Preprocessing(size, half, half, interpolation, size / 256 if size == 224 else 1.0)
 
 
 def batches_of(split, wanted, batch_size, device="cpu", threads=1):
@@ -141,7 +142,7 @@ def share_of_step(device, what, make, *, batch_size, side, precision="fp32"):
     """Seconds of making batches, over those of whole steps with them; eight steps, for small batches are made so at
     once."""
     device = torch.device(device)
-    model = models.with_fast_linears(make()).to(device).train()
+    model = vit.prepare(make().to(device)).train()
     wanted = preprocessing(model.patch_embed.img_size[0], "bilinear")
     with tempfile.TemporaryDirectory() as folder:
         split = small_split() if side else photo_split(write_photos(Path(folder), batch_size))

@@ -9,7 +9,7 @@ import torch
 from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, peak_mb, ratios, stated
 from vit_plasticity import plasticity
-from vit_plasticity.vit import models
+from vit_plasticity.runtime.device import select_device
 from vit_plasticity.vit.components import BLOCK_COMPONENTS
 
 PAIRS, TARGETS = 64, 11
@@ -18,7 +18,7 @@ PAIRS, TARGETS = 64, 11
 def measure():
     results = [values()]
     for threads in (1, 2):
-        models.use("cpu", threads)
+        select_device("cpu", threads)
         results += one_target(f"{threads} thread{'s' * (threads > 1)}", PAIRS, repetitions=2)
     results += [memory(), many_targets("2 threads", pairs=4, repetitions=2)]
     if device := gpu():

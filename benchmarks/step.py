@@ -8,8 +8,9 @@ import torch
 from benchmarks import plain
 from benchmarks.data import demo_model
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, peak_mb, ratios, stated
+from vit_plasticity import vit
+from vit_plasticity.runtime.device import select_device
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import models
 from vit_plasticity.vit.components import COMPONENTS
 
 SIZES = {
@@ -22,7 +23,7 @@ SIZES = {
 
 
 def measure():
-    models.use("cpu", threads=1)
+    select_device("cpu", threads=1)
     results = []
     for size, (make, batch_size, repetitions) in SIZES.items():
         for component in ("full", "mha", "ln1"):
@@ -94,7 +95,7 @@ def vit_huge(at_once=64):
         gigabytes = peak_mb(prepare_step, name, "full", at_once, 1, "bf16") * 2**20 / 1e9
         gigabytes, note = gigabytes + _gigabytes(timm.create_model(name).parameters()), "bf16"
     else:
-        model = models.with_fast_linears(timm.create_model(name, num_classes=10)).train()
+        model = vit.prepare(timm.create_model(name, num_classes=10)).train()
         kept = {}
 
         def keep(tensor):
@@ -102,7 +103,7 @@ def vit_huge(at_once=64):
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            models.logits(model, _batch(model, 1, "cpu")[0])
+            vit.logits(model, _batch(model, 1, "cpu")[0])
         for parameter in model.parameters():
             kept.pop(parameter.untyped_storage().data_ptr(), None)
         weights, image = _gigabytes(model.parameters()), _gigabytes(kept.values())
@@ -117,7 +118,7 @@ def _gigabytes(tensors):
 
 def _plain_step(model, batch_size, component, device="cpu"):
     model = plain.explicit_attention(model).to(device).train()
-    models.train_only(model, component)
+    vit.train_only(model, component)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01, momentum=0.9)
     images, labels = _batch(model, batch_size, device)
     return functools.partial(plain.training_step, model, optimizer, images, labels), model.state_dict()
@@ -125,12 +126,12 @@ def _plain_step(model, batch_size, component, device="cpu"):
 
 def _our_step(model, batch_size, component, device="cpu", *, precision="fp32", accumulation=1, recompute=False,
               compiled=False, state=None):  # fmt: skip
-    model = models.with_fast_linears(model).to(device).train()
+    model = vit.prepare(model.to(device)).train()
     if state:
         model.load_state_dict(state)
-    models.train_only(model, component)
+    vit.train_only(model, component)
     if compiled:
-        models.compile_blocks(model)
+        vit.compile_blocks(model)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = training.make_optimizer(trained, "sgd", 0.01)
     images, labels = _batch(model, batch_size, device)

@@ -48,7 +48,7 @@ MUTATIONS = [
     ),
     Mutation(
         "missing weights never become random ones",
-        *("vit/models.py", '(f"local-dir:{folder}", pretrained=True)', '(f"local-dir:{folder}")'),
+        *("vit/folder.py", '(f"local-dir:{folder}", pretrained=True)', '(f"local-dir:{folder}")'),
         "tests/unit/vit/test_models.py::test_weights_of_another_architecture_are_refused",
     ),
     Mutation(

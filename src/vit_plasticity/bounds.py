@@ -14,11 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
-from vit_plasticity.vit import components, models
+from vit_plasticity.runtime.device import device_name, select_device
+from vit_plasticity.vit import components
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,31 @@ def upper_bounds(model, component, token_norm=None):
     token_norm: root mean square norm of the embedded tokens (see `root_mean_square_token_norm`); only attention needs
     it.
     """
-    modules = [models.block_module(block, component) for block in model.blocks]
+    if component not in components.BLOCK_COMPONENTS:
+        raise ValueError(f"no bound is known for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}")
+    family = vit.family(model)
+    modules = [family.part(block, component) for block in family.blocks(model)]
     if component in ("ln1", "ln2"):
         bounds = [module.weight.abs().max().item() for module in modules]
     elif component in ("fc1", "fc2"):
         bounds = [_largest_singular_value(module.weight) for module in modules]
-    elif component == "mha":
-        n_tokens = model.patch_embed.num_patches + model.num_prefix_tokens
-        bounds = [_attention_bound(module, n_tokens, token_norm) for module in modules]
     else:
-        raise ValueError(f"no bound is known for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}")
+        n_tokens = family.n_tokens(model)[1]
+        bounds = [_attention_bound(family.attention(block), n_tokens, token_norm) for block in family.blocks(model)]
     return torch.tensor(bounds, dtype=torch.float64)
 
 
 def _attention_bound(attention, n_tokens, token_norm):
-    heads, width = attention.num_heads, attention.head_dim
-    # Rows of the fused weight: 3 (query, key, value) x heads x head width.
-    q, k, v = attention.qkv.weight.double().view(3, heads, width, -1)
-    o = attention.proj.weight.double().view(-1, heads, width)
+    if attention is None:  # with query and key norms, a gate or a scaled norm, which the formula does not cover
+        return math.nan
+    heads = attention.heads
+    q, k, v = (weight.double().unflatten(0, (heads, -1)) for weight in attention[:3])  # each (H, W, D)
+    o = attention.output.double().unflatten(1, (heads, -1))  # (D, H, W)
     total = 0.0
     for h in range(heads):
         # Qᵀ K has the singular values of R_q R_kᵀ, the small triangular factors of Qᵀ and Kᵀ.
         r_q, r_k = torch.linalg.qr(q[h].T, mode="r").R, torch.linalg.qr(k[h].T, mode="r").R
-        scores = _largest_singular_value(r_q @ r_k.T) / math.sqrt(width)
+        scores = _largest_singular_value(r_q @ r_k.T) / math.sqrt(q.shape[1])
         softmax = math.sqrt(3 * n_tokens + (12 * n_tokens + 3) * token_norm**4 * scores**2)
         total += _largest_singular_value(o[:, h]) * _largest_singular_value(v[h]) * softmax
     return total
@@ -73,12 +77,12 @@ def root_mean_square_token_norm(model, split, n_images):
 
     The first n_images of a random order of the split are used, or all where it has fewer.
     """
-    preprocessing, device = models.preprocessing(model), next(model.parameters()).device
+    preprocessing, device = vit.preprocessing(model), next(model.parameters()).device
     indices = np.random.default_rng(0).permutation(len(split.labels))[:n_images]
     total, count = 0.0, 0
     for chunk in np.array_split(indices, math.ceil(len(indices) / 64)):
         pixels = batches.evaluation_pixels(split.images, preprocessing, chunk).to(device)
-        tokens = models.embed(model, batches.normalise(pixels, preprocessing))
+        tokens = vit.embed(model, batches.normalise(pixels, preprocessing))
         total += tokens.square().sum(dtype=torch.float64).item()
         count += tokens.shape[0] * tokens.shape[1]
     return math.sqrt(total / count)
@@ -95,17 +99,15 @@ def main(argv=None):
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
     params = cli.params(BoundsParams, args.params)
-    device = models.use(args.device, args.threads)
-    model = models.load(args.model, device)
+    device = select_device(args.device, args.threads)
+    model = vit.load(args.model, device)
     token_norm = None
     if args.component == "mha":
         token_norm = root_mean_square_token_norm(model, datasets.open_dataset(args.source).split("test"), params.images)
     bounds = upper_bounds(model, args.component, token_norm)
     rows = {"block": np.arange(len(bounds)), "bound": bounds.numpy()}
     key = {"model": Path(args.model).name, "component": args.component}
-    tables.write(
-        args.output, rows, study=args.study, stage="bounds", rev=args.rev, key=key, device=models.describe(device)
-    )
+    tables.write(args.output, rows, study=args.study, stage="bounds", rev=args.rev, key=key, device=device_name(device))
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 import safetensors.torch
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.device import device_name, select_device
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import models
 
 
 def restore(model, trained, n_classes):
@@ -25,7 +26,7 @@ def restore(model, trained, n_classes):
 
     Raises InputError for tensors that the model lacks, of another shape, or without the head.
     """
-    models.new_head(model, n_classes)
+    vit.new_head(model, n_classes)
     own = model.state_dict()
     wrong = [name for name, tensor in trained.items() if name not in own or own[name].shape != tensor.shape]
     if wrong or "head.weight" not in trained:
@@ -43,7 +44,7 @@ def main(argv=None):
     cli.add_table_arguments(parser, "accuracy on each dataset, one row each")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
-    device = models.use(args.device, args.threads)
+    device = select_device(args.device, args.threads)
     key = tables.about(args.runs)["key"]
     chosen = [row for row in pq.read_table(args.runs).to_pylist() if row["chosen"]]
     targets = [datasets.open_dataset(folder) for folder in args.on]
@@ -51,18 +52,18 @@ def main(argv=None):
         raise InputError(f"the datasets differ in their classes: {', '.join(args.on)}")
     rows = []
     if chosen:
-        model = models.load(args.model)
+        model = vit.load(args.model)
         restore(model, safetensors.torch.load_file(args.runs.with_name("trained.safetensors")), len(targets[0].classes))
-        model.to(device)
+        vit.prepare(model.to(device))
     for target in targets:
         split, accuracy = target.split("test"), None
         if chosen:
-            preprocessing = models.preprocessing(model)
+            preprocessing = vit.preprocessing(model)
             pixels = batches.evaluation_pixels(split.images, preprocessing)
             accuracy = training.evaluate(model, pixels, torch.tensor(split.labels), preprocessing)[1]
         lr = chosen[0]["lr"] if chosen else None
         rows.append({"evaluated_on": target.name, "lr": lr, "accuracy": accuracy, "n_test": len(split.labels)})
-    about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": key, "device": models.describe(device)}
+    about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": key, "device": device_name(device)}
     tables.write(args.output, rows, **about)
 
 

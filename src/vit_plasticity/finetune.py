@@ -21,16 +21,18 @@ import pyarrow as pa
 import safetensors.torch
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.device import device_name, select_device
 from vit_plasticity.runtime.files import atomic
 from vit_plasticity.training import checkpoints
 from vit_plasticity.training import run as runs
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import components, models
+from vit_plasticity.vit import components
 
 OUTPUTS = ("runs.parquet", "history.parquet", "trained.safetensors")
 
@@ -86,13 +88,13 @@ def finetune(model, dataset, component, seed, params, folder, key, keeper, devic
     folder, key: the owned work folder and the key of the cell's specification. Runs that were finished before are read
     from there; an unfinished one goes on from its checkpoint.
     """
-    models.new_head(model, len(dataset.classes))
-    model.to(device)
-    models.train_only(model, component)
+    vit.new_head(model, len(dataset.classes))
+    vit.prepare(model.to(device))
+    vit.train_only(model, component)
     if params.compile:
-        models.compile_blocks(model)
+        vit.compile_blocks(model)
     pristine = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-    preprocessing = models.preprocessing(model)
+    preprocessing = vit.preprocessing(model)
     batch_of = batches.TrainingBatches(
         dataset.split("train"), f"{dataset.fingerprint} {seed}".encode(), preprocessing,
         batch_size=params.batch_size, crop_scale=params.crop_scale, flip=params.flip, device=device, threads=threads,
@@ -204,14 +206,14 @@ def main(argv=None):
         components.parts(args.component)
     except ValueError as error:
         raise InputError(f"--component: {error}") from error
-    device = models.use(args.device, args.threads)
+    device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
     check(dataset, params)
     key = {"model": Path(args.model).name, "dataset": dataset.name, "component": args.component, "seed": args.seed}
     spec = key | {
         "rev": args.rev,
         "params": asdict(params),
-        "model": models.fingerprint(args.model),
+        "model": vit.fingerprint(args.model),
         "data": dataset.fingerprint,
         # On a CPU the number of threads changes the order of sums, and so the last bits.
         "threads": args.threads if device.type == "cpu" else None,
@@ -229,7 +231,7 @@ def main(argv=None):
         for left_over in [file for name in OUTPUTS for file in output.parent.glob(f".{name}.*")]:
             left_over.unlink()
         keeper = Keeper(args.checkpoint_interval_s)
-        model = models.load(args.model)
+        model = vit.load(args.model)
         try:
             rows, history, trained = finetune(
                 model, dataset, args.component, args.seed, params, folder, spec_key, keeper, device, args.threads
@@ -243,9 +245,9 @@ def main(argv=None):
             **{f"n_{name}": len(dataset.split(name).labels) for name in ("train", "val", "test")},
             "batch_size": params.batch_size,
             "git_commit": tables.provenance()["git_commit"],
-            "device": models.describe(device),
+            "device": device_name(device),
         }
-        about = {"study": args.study, "rev": args.rev, "key": key, "device": models.describe(device), "spec": spec_key}
+        about = {"study": args.study, "rev": args.rev, "key": key, "device": device_name(device), "spec": spec_key}
         for column in runs.EVALUATION_COLUMNS:  # null where nothing was evaluated, which is not the same as NaN
             history[column] = pa.array(history[column], mask=np.isnan(history[column]))
         tables.write(output.with_name("history.parquet"), history, stage="history", **about)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
@@ -22,7 +23,8 @@ from vit_plasticity.predictors import rates as changes
 from vit_plasticity.predictors import sequential
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit import components, models
+from vit_plasticity.runtime.device import device_name, select_device
+from vit_plasticity.vit import components
 
 CHUNK_BYTES, GPU_CHUNK_BYTES = 24 * 2**20, 4 * 2**30
 """Working memory of a chunk of pairs; more does not make the matrix products faster."""
@@ -78,8 +80,8 @@ class Instrument:
                 raise ValueError(
                     f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree"
                 )
-        length = self.model.patch_embed.num_patches + self.model.num_prefix_tokens
-        width = self.model.embed_dim
+        family = vit.family(self.model)
+        (_, length), width = family.n_tokens(self.model), family.width(self.model)
         numbers = self.changes.numbers_per_pair(length, width) + (len(targets) + 1) * length * width
         step = max(1, (GPU_CHUNK_BYTES if source.is_cuda else CHUNK_BYTES) // (4 * numbers))
         chunks = [
@@ -92,8 +94,8 @@ class Instrument:
         """One chunk of pairs: a list of T float64 tensors (n_blocks, n)."""
         # Left alone, cuDNN would embed patches in TF32, with three digits.
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            x = models.embed(self.model, source)  # (n, L, D)
-            ys = [models.embed(self.model, target) for target in targets]  # T of (n, L, D)
+            x = vit.embed(self.model, source)  # (n, L, D)
+            ys = [vit.embed(self.model, target) for target in targets]  # T of (n, L, D)
         rates = []
         for y, change in zip(ys, self.changes.squared_changes(x, ys), strict=True):
             distance = (x - y).square().sum(dim=(1, 2), dtype=torch.float64)  # (n,)
@@ -127,7 +129,7 @@ def measure(model, source, target, component, params, same_images=False, batch=6
     With a relative_width there may be fewer pairs than params.pairs, never other ones.
     """
     device = next(model.parameters()).device
-    preprocessing = models.preprocessing(model)
+    preprocessing = vit.preprocessing(model)
     instrument = Instrument(model, component)
     sources, targets = pair_indices(len(source), len(target), params, same_images)
 
@@ -162,9 +164,9 @@ def main(argv=None):
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
     params = cli.params(PlasticityParams, args.params)
-    device = models.use(args.device, args.threads)
+    device = select_device(args.device, args.threads)
     source, target = datasets.open_dataset(args.source), datasets.open_dataset(args.target)
-    model = models.load(args.model, device)
+    model = vit.load(args.model, device)
     try:
         same_images = source.fingerprint == target.fingerprint
         rates = measure(model, source.split("test"), target.split("test"), args.component, params, same_images)
@@ -178,7 +180,7 @@ def main(argv=None):
     }
     key = {"model": Path(args.model).name, "dataset": target.name, "component": args.component}
     tables.write(
-        args.output, rows, study=args.study, stage="plasticity", rev=args.rev, key=key, device=models.describe(device)
+        args.output, rows, study=args.study, stage="plasticity", rev=args.rev, key=key, device=device_name(device)
     )
     print(f"plasticity of {args.component}: {rates.mean():.4f} over {n_blocks} blocks and {n_pairs} pairs")
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 import timm
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli, folders
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.device import select_device
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import models
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def build(params, n_classes):
 def pretrain(dataset, params, device, threads=1, report=print):
     """A model trained on the train split: (model, accuracy on the test split in [0, 1])."""
     model = build(params, len(dataset.classes)).to(device)
-    preprocessing = models.preprocessing(model)
+    vit.family(model).prepare(model)
+    preprocessing = vit.preprocessing(model)
     batch_of = batches.TrainingBatches(
         dataset.split("train"), f"{dataset.fingerprint} {params.seed}".encode(), preprocessing,
         batch_size=params.batch_size, crop_scale=params.crop_scale, flip=True, device=device, threads=threads,
@@ -91,16 +93,16 @@ def main(argv=None):
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
     params = cli.params(PretrainParams, args.params)
-    device = models.use(args.device, args.threads)
+    device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
-    with folders.new_folder(args.output, models.PROVENANCE) as folder:
+    with folders.new_folder(args.output, vit.PROVENANCE) as folder:
         if folder is None:
             print(f"{args.output} was made by another process meanwhile")
             return
         model, accuracy = pretrain(dataset, params, device, args.threads)
         print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
         source = {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy}
-        models.save(model, folder, source | vars(params))
+        vit.save(model, folder, source | vars(params))
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
-from vit_plasticity.vit import models
+from vit_plasticity.runtime.device import device_name, select_device
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,12 @@ class ProbeParams:
 @torch.inference_mode()
 def frozen_features(model, split, pool, batch_size):
     """Features of all images of a split, in its order: float32 array (n, D)."""
-    preprocessing, device = models.preprocessing(model), next(model.parameters()).device
+    preprocessing, device = vit.preprocessing(model), next(model.parameters()).device
     chunks = []
     for start in range(0, len(split.labels), batch_size):
         indices = np.arange(start, min(start + batch_size, len(split.labels)))
         pixels = batches.evaluation_pixels(split.images, preprocessing, indices).to(device)
-        chunks.append(models.features(model, batches.normalise(pixels, preprocessing), pool).float().cpu())
+        chunks.append(vit.features(model, batches.normalise(pixels, preprocessing), pool).float().cpu())
     return torch.cat(chunks).numpy()
 
 
@@ -58,9 +59,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     params = cli.params(ProbeParams, args.params)
     started = time.perf_counter()
-    device = models.use(args.device, args.threads)
+    device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
-    model = models.load(args.model, device)
+    model = vit.load(args.model, device)
     x, y = {}, {}
     for name in ("train", "val", "test"):
         split = dataset.split(name)
@@ -76,9 +77,7 @@ def main(argv=None):
         "duration_s": time.perf_counter() - started,
     }
     key = {"model": Path(args.model).name, "dataset": dataset.name}
-    tables.write(
-        args.output, [row], study=args.study, stage="probe", rev=args.rev, key=key, device=models.describe(device)
-    )
+    tables.write(args.output, [row], study=args.study, stage="probe", rev=args.rev, key=key, device=device_name(device))
     print(f"linear probe of {key['model']} on {dataset.name}: accuracy {accuracy:.4f}")
 
 

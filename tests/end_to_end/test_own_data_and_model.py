@@ -16,8 +16,8 @@ from processes import ROOT, stage
 from safetensors.torch import load_file
 from study_runs import rows, snakemake
 
+from vit_plasticity import vit
 from vit_plasticity.data.registry import open_dataset
-from vit_plasticity.vit import models
 
 PAGE = (ROOT / "docs" / "own-data.md").read_text()
 TAG = "test_vit.r160_in1k"
@@ -115,11 +115,11 @@ def test_a_split_of_ones_own_and_a_short_side_are_respected(study):
 def test_a_model_folder_keeps_its_weights_and_its_preprocessing(study):
     given, fetched = study / "data/my_vit", study / "resources/models/my_vit"
     assert (given / "model.safetensors").read_bytes() == (fetched / "model.safetensors").read_bytes()
-    model = models.load(fetched)
+    model = vit.load(fetched)
     assert [block.attn.num_heads for block in model.blocks] == [3, 3]
     checkpoint = torch.load(study / "checkpoint.pth", weights_only=True)
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in checkpoint.items())
-    preprocessing = models.preprocessing(model)
+    preprocessing = vit.preprocessing(model)
     assert (preprocessing.size, preprocessing.mean, preprocessing.std) == (32, (0.5,) * 3, (0.5,) * 3)
 
 

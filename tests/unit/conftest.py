@@ -5,9 +5,9 @@ import pytest
 import torch
 from small_vit import small_vit
 
+from vit_plasticity import vit
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data import store as dataset_writer
-from vit_plasticity.vit import models
 
 torch.set_num_threads(1)
 
@@ -20,7 +20,7 @@ def model():
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models") / "small"
-    models.save(small_vit(), folder, {"test": True})
+    vit.save(small_vit(), folder, {"test": True})
     return folder
 
 

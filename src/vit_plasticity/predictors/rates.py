@@ -13,14 +13,16 @@ Dimensions: n pairs, L tokens, D embedding width, H heads.
 import torch
 from torch.nn import functional
 
-from vit_plasticity.vit import models
+from vit_plasticity import vit
+from vit_plasticity.vit.kernels import linear
 
 
 def changes(model, component):
     """The measuring instrument of a component: `squared_changes(x, ys)` yields, for each y, the squared changes
     (n_blocks, n) between x and y, both (n, L, D); `numbers_per_pair(L, D)` says how many floats it works with."""
     kind = {"ln1": LayerNorms, "ln2": LayerNorms, "fc1": Linears, "fc2": Linears, "mha": Attentions}[component]
-    return kind([models.block_module(block, component) for block in model.blocks], model)
+    family = vit.family(model)
+    return kind([family.part(block, component) for block in family.blocks(model)], model)
 
 
 class LayerNorms:
@@ -32,7 +34,7 @@ class LayerNorms:
             raise ValueError(f"the LayerNorms of the blocks differ in eps ({sorted(eps)}); expected one value")
         self.eps = eps.pop()
         self.squared_gains = torch.stack([module.weight.double().square() for module in modules])  # (n_blocks, D)
-        self.prefix = model.num_prefix_tokens
+        self.prefix = vit.family(model).n_tokens(model)[0]
 
     def numbers_per_pair(self, length, width):
         return 3 * length * width
@@ -51,12 +53,12 @@ class Linears:
     """The inner product of the Gram matrices WᵀW, of all blocks, and dᵀd."""
 
     def __init__(self, modules, model):
-        width = model.embed_dim
+        width = vit.family(model).width(model)
         self.grams = modules[0].weight.new_empty(width, len(modules), width)  # (D, n_blocks, D)
         for index, module in enumerate(modules):
             w = module.weight[:, :width].T.contiguous()  # (D, out)
-            self.grams[:, index] = models.linear(w, w)
-        self.prefix = model.num_prefix_tokens
+            self.grams[:, index] = linear(w, w)
+        self.prefix = vit.family(model).n_tokens(model)[0]
 
     def numbers_per_pair(self, length, width):
         return width * (width + 2 * length)
@@ -74,26 +76,17 @@ class Attentions:
     """Block by block: heads of x and of each y, and one projection of their difference."""
 
     def __init__(self, modules, model):
-        self.modules = modules
+        self.model, self.family = model, vit.family(model)
 
     def numbers_per_pair(self, length, width):
         return 8 * length * width
 
     def squared_changes(self, x, ys):
-        changes = [x.new_empty(len(self.modules), len(x)) for _ in ys]
-        for index, attention in enumerate(self.modules):
-            heads = _heads(attention, x)
+        model, blocks = self.model, self.family.blocks(self.model)
+        changes = [x.new_empty(len(blocks), len(x)) for _ in ys]
+        for index, block in enumerate(blocks):
+            heads, projection = self.family.heads(model, block, x), self.family.projection(block).weight
             for y, change in zip(ys, changes, strict=True):
-                difference = models.linear(heads - _heads(attention, y), attention.proj.weight)
+                difference = linear(heads - self.family.heads(model, block, y), projection)
                 change[index] = difference.square_().sum(dim=(1, 2))
         return changes
-
-
-def _heads(attention, x):
-    """What a timm Attention feeds its output projection: (n, L, D) → (n, L, H · head width)."""
-    n, length, _ = x.shape
-    qkv = models.linear(x, attention.qkv.weight, attention.qkv.bias).view(n, length, 3, attention.num_heads, -1)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (n, H, L, head width)
-    mixed = functional.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
-    mixed = attention.norm(mixed.transpose(1, 2).reshape(n, length, attention.attn_dim))
-    return mixed if attention.gate is None else mixed * attention.gate(x).sigmoid()

@@ -9,8 +9,8 @@ import resource
 import torch
 from torch.nn import functional
 
+from vit_plasticity import vit
 from vit_plasticity.data import batches
-from vit_plasticity.vit import models
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
 
@@ -45,7 +45,7 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     losses = []
     for part, part_labels in zip(images.chunk(accumulation), labels.chunk(accumulation), strict=True):
         with autocast(labels.device, precision):
-            logits = models.logits(model, part, recompute=recompute)
+            logits = vit.logits(model, part, recompute=recompute)
         loss = functional.cross_entropy(logits.float(), part_labels)
         if accumulation > 1:
             loss = loss * (len(part_labels) / len(labels))
@@ -79,7 +79,7 @@ def _evaluate(model, pixels, labels, preprocessing, batch_size, precision):
         images = batches.normalise(pixels[start : start + batch_size].to(device, non_blocking=True), preprocessing)
         target = labels[start : start + batch_size].to(device, non_blocking=True)
         with autocast(device, precision):
-            logits = models.logits(model, images)
+            logits = vit.logits(model, images)
         loss += functional.cross_entropy(logits.double(), target, reduction="sum")
         correct += (logits.argmax(dim=1) == target).sum()
     model.train(training)

@@ -17,9 +17,10 @@ from huggingface_hub import hf_hub_download
 
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.folders import new_folder
-from vit_plasticity.vit import models
+from vit_plasticity.vit import families
+from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, load, write_provenance
 
-FILES = (models.CONFIG, models.WEIGHTS)
+FILES = (CONFIG, WEIGHTS)
 SHIPPED = Path(__file__).with_name("shipped")
 """The folder of the models that come with the package, one folder each, with provenance."""
 _FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"} or {"shipped": "vit_mini"}'
@@ -33,7 +34,7 @@ def fetch_model(name, entry, output, source):
     """
     if not isinstance(entry, dict) or len(entry) != 1 or not entry.keys() <= {"timm", "local", "shipped"}:
         raise InputError(f"catalog.models.{name}: got {entry!r}; fetch takes {_FORMS}")
-    with new_folder(output, models.PROVENANCE) as folder:
+    with new_folder(output, PROVENANCE) as folder:
         if folder is None:
             return
         ((kind, value),) = entry.items()
@@ -46,12 +47,12 @@ def fetch_model(name, entry, output, source):
         else:
             origin = _from_package(value, folder)
         try:
-            models.load(folder)
+            load(folder)
         except InputError as error:
             raise InputError(
                 f"model {name} ({kind}: {value}): {str(error).replace(str(folder), 'the folder')}"
             ) from error
-        models.write_provenance(folder, origin)
+        write_provenance(folder, origin)
 
 
 def _from_folder(given, folder):
@@ -67,12 +68,12 @@ def _from_folder(given, folder):
 
 def _from_package(name, folder):
     """Copy a shipped model; its weights must have the fingerprint with which it was shipped."""
-    names = sorted(path.parent.name for path in SHIPPED.glob(f"*/{models.PROVENANCE}"))
+    names = sorted(path.parent.name for path in SHIPPED.glob(f"*/{PROVENANCE}"))
     if name not in names:
         raise InputError(f"no model {name!r} comes with this package; choose from {', '.join(names)}")
     _from_folder(SHIPPED / name, folder)
-    note = json.loads((SHIPPED / name / models.PROVENANCE).read_text())
-    with (folder / models.WEIGHTS).open("rb") as data:
+    note = json.loads((SHIPPED / name / PROVENANCE).read_text())
+    with (folder / WEIGHTS).open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
     if found != note["fingerprint"]:
         raise InputError(
@@ -101,7 +102,7 @@ def _repository(tag):
             f"timm {timm.__version__} has no weights {tag!r} on the hub; close names: {', '.join(close) or 'none'}"
         )
     with torch.device("meta"):
-        models.check_family(timm.create_model(tag, pretrained=False), tag)
+        families.check(timm.create_model(tag, pretrained=False), tag)
     return config.hf_hub_id
 
 

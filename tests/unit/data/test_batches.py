@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data.registry import Images, Split
-from vit_plasticity.vit import models
 
 
 def preprocessing(size=16, interpolation="bilinear", crop_share=1.0):
-    return models.Preprocessing(size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, crop_share)
+    return vit.Preprocessing(size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, crop_share)
 
 
 def uniform_split(n=20, height=24, width=20, seed=0):

@@ -7,13 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data.registry import Images, Split
-from vit_plasticity.vit import models
 
 
 def preprocessing(size, interpolation="bilinear"):
-    return models.Preprocessing(size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, 1.0)
+    return vit.Preprocessing(size, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4), interpolation, 1.0)
 
 
 def split_of(height, width, ragged, n=12):

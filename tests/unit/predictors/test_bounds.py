@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from vit_plasticity import bounds, plasticity
+from vit_plasticity import bounds, plasticity, vit
 from vit_plasticity.data import batches
-from vit_plasticity.vit import models
 
 
 def test_layer_norm_bound_is_the_largest_gain_in_absolute_value(model):
@@ -21,7 +20,7 @@ def test_layer_norm_bound_is_the_largest_gain_in_absolute_value(model):
 @pytest.mark.parametrize("component", ["fc1", "fc2"])
 def test_linear_bound_is_the_largest_singular_value(component, model):
     expected = [
-        np.linalg.svd(models.block_module(b, component).weight.detach().double())[1].max() for b in model.blocks
+        np.linalg.svd(vit.family(model).part(b, component).weight.detach().double())[1].max() for b in model.blocks
     ]
     np.testing.assert_allclose(bounds.upper_bounds(model, component), expected, rtol=1e-9)
 
@@ -52,10 +51,8 @@ def test_attention_bound_equals_the_formula_with_full_products(model):
 
 def test_token_norm_is_a_root_mean_square_over_tokens_and_images(model, dataset):
     split = dataset.split("test")
-    preprocessing = models.preprocessing(model)
-    tokens = models.embed(
-        model, batches.normalise(batches.evaluation_pixels(split.images, preprocessing), preprocessing)
-    )
+    preprocessing = vit.preprocessing(model)
+    tokens = vit.embed(model, batches.normalise(batches.evaluation_pixels(split.images, preprocessing), preprocessing))
     expected = math.sqrt(tokens.double().square().sum(dim=2).mean().item())
     assert bounds.root_mean_square_token_norm(model, split, 1000) == pytest.approx(expected, rel=1e-6)
 

@@ -14,8 +14,7 @@ from small_vit import small_vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vit_plasticity import plasticity
-from vit_plasticity.vit import models
+from vit_plasticity import plasticity, vit
 from vit_plasticity.vit.components import BLOCK_COMPONENTS
 
 GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
@@ -38,10 +37,10 @@ def pairs(n=5, size=16, seed=0):
 
 def plain(model, source, target, component):
     """The definition, word by word: both images through the component of each block."""
-    x, y = models.embed(model, source), models.embed(model, target)
+    x, y = vit.embed(model, source), vit.embed(model, target)
     rates = []
     for block in model.blocks:
-        f = models.block_module(block, component)
+        f = vit.family(model).part(block, component)
         a, b = x, y
         if component == "fc2":
             a, b = (nn.functional.pad(t, (0, f.in_features - t.shape[-1])) for t in (x, y))
@@ -110,7 +109,7 @@ def test_rates_scale_with_the_weights(scale, component):
     before = plasticity.rates_of_change(model, source, target, component)
     with torch.no_grad():
         for block in model.blocks:
-            models.block_module(block, component).weight.mul_(scale)
+            vit.family(model).part(block, component).weight.mul_(scale)
     after = plasticity.rates_of_change(model, source, target, component)
     torch.testing.assert_close(after, abs(scale) * before, rtol=1e-5, atol=0)
 

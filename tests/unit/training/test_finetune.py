@@ -8,12 +8,11 @@ import pytest
 import torch
 from small_vit import small_vit
 
-from vit_plasticity import evaluate, finetune
+from vit_plasticity import evaluate, finetune, vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.training import checkpoints
-from vit_plasticity.vit import models
 
 SETTINGS = {"steps": 12, "evaluation_period": 4, "batch_size": 8, "warmup_steps": 2, "lrs": [0.05, 0.2]}
 PARAMS = finetune.FinetuneParams(**SETTINGS | {"lrs": (0.05, 0.2)})
@@ -43,7 +42,7 @@ def assert_equal_cells(a, b):
 @pytest.mark.parametrize("component", ["ln1", "mha", "fc2", "embed", "full", "mha+fc1"])
 def test_a_cell_saves_what_it_trained_and_nothing_else(component, dataset, tmp_path):
     _, _, trained = trained_cell(dataset, tmp_path / "w", component)
-    names = models.train_only(small_vit(), component)
+    names = vit.train_only(small_vit(), component)
     assert set(trained) == set(names)
     before = dict(small_vit().named_parameters())
     moved = [

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.training import step as training
-from vit_plasticity.vit import models
 
 
 def test_learning_rate_by_hand():
@@ -29,8 +29,8 @@ def data(n=12):
 def stepped(model, compiled=False, **changes):
     model = copy.deepcopy(model)
     if compiled:
-        models.compile_blocks(model)
-    names = models.train_only(model, "fc1")
+        vit.compile_blocks(model)
+    names = vit.train_only(model, "fc1")
     parameters = [p for p in model.parameters() if p.requires_grad]
     optimizer = training.make_optimizer(parameters, "sgd", 0.1)
     out = training.step(model, optimizer, *data(), lr=0.1, **{"clip_norm": 1.0} | changes)
@@ -61,7 +61,7 @@ def test_compiling_blocks_does_not_change_the_step(model, monkeypatch, tmp_path)
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     before = frames["ok"]
     pixels, labels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8), torch.zeros(5, dtype=torch.int64)
-    training.evaluate(compiled, pixels, labels, models.preprocessing(model), batch_size=3)
+    training.evaluate(compiled, pixels, labels, vit.preprocessing(model), batch_size=3)
     assert frames["ok"] == before, "evaluation was compiled too"
 
 
@@ -88,7 +88,7 @@ def test_loss_is_the_mean_cross_entropy(model):
 
 @pytest.mark.parametrize("batch_size", [1, 7, 30, 100])
 def test_evaluation_counts_every_image_once(model, dataset, batch_size):
-    preprocessing, split = models.preprocessing(model), dataset.split("test")
+    preprocessing, split = vit.preprocessing(model), dataset.split("test")
     pixels, labels = batches.evaluation_pixels(split.images, preprocessing), torch.tensor(split.labels)
     with torch.no_grad():
         logits = model(batches.normalise(pixels, preprocessing))

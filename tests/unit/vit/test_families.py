@@ -10,11 +10,11 @@ import yaml
 from processes import ROOT
 from torch.nn import functional
 
-from vit_plasticity import plasticity
+from vit_plasticity import plasticity, vit
 from vit_plasticity.data.downloads import Source
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import families
 from vit_plasticity.vit import fetch as fetch_models
-from vit_plasticity.vit import models
 from vit_plasticity.vit.components import BLOCK_COMPONENTS
 
 STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workflow" / "studies").glob("paper*.yaml"))]
@@ -66,15 +66,15 @@ def test_the_paper_has_three_models():
 @pytest.mark.parametrize("tag", [*PAPER, *FAMILY])
 def test_a_model_of_the_family_has_every_component_in_every_block(tag):
     model = on_meta(tag)
-    models.check_family(model, tag)
-    size = models.preprocessing(model).size
-    models.new_head(model, 7)
+    families.check(model, tag)
+    size = vit.preprocessing(model).size
+    vit.new_head(model, 7)
     for component in BLOCK_COMPONENTS:
-        own = {id(p) for block in model.blocks for p in models.block_module(block, component).parameters()}
-        names = models.train_only(model, component)
+        own = {id(p) for block in model.blocks for p in vit.family(model).part(block, component).parameters()}
+        names = vit.train_only(model, component)
         trained = {id(p) for name, p in model.named_parameters() if name in names and name.startswith("blocks.")}
         assert own == trained and len(own) >= 2 * len(model.blocks)
-    assert models.logits(model, torch.empty(2, 3, size, size, device="meta")).shape == (2, 7)
+    assert vit.logits(model, torch.empty(2, 3, size, size, device="meta")).shape == (2, 7)
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def rates_by_definition(model, x, y, component):
     distance = (x - y).flatten(1).norm(dim=1)
     rates = []
     for block in model.blocks:
-        f = models.block_module(block, component)
+        f = vit.family(model).part(block, component)
         width = f.in_features if component == "fc2" else x.shape[-1]
         fx, fy = (f(functional.pad(tokens, (0, width - tokens.shape[-1]))) for tokens in (x, y))
         rates.append((fx - fy).flatten(1).norm(dim=1) / distance)
@@ -95,7 +95,7 @@ def test_the_rates_of_a_family_are_those_of_the_definition(tag, patch):
     model = small(tag, patch)
     source, target = torch.randn(2, 3, 3, 2 * patch, 2 * patch)
     with torch.no_grad():
-        x, y = models.embed(model, source), models.embed(model, target)
+        x, y = vit.embed(model, source), vit.embed(model, target)
     for component in BLOCK_COMPONENTS:
         expected = rates_by_definition(model, x, y, component)
         rates = plasticity.rates_of_change(model, source, target, component)

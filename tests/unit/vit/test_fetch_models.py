@@ -11,10 +11,10 @@ from fixtures_archives import FileServer
 from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 
+from vit_plasticity import vit
 from vit_plasticity.data.downloads import Source
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit import fetch as fetch_models
-from vit_plasticity.vit import models
 
 TAG = "test_vit.r160_in1k"
 
@@ -36,8 +36,8 @@ def fetch_model(entry, output, **source):
 def check_model(folder, hub):
     weights = (hub / "timm" / TAG / "model.safetensors").read_bytes()
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert models.fingerprint(folder) == hashlib.sha256(weights).hexdigest()
-    assert len(models.load(folder).blocks) == 6
+    assert vit.fingerprint(folder) == hashlib.sha256(weights).hexdigest()
+    assert len(vit.load(folder).blocks) == 6
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "provenance.json"}
 
 
@@ -165,7 +165,7 @@ def shipped(hub, tmp_path, monkeypatch):
     """A folder of shipped models that holds one, `small`."""
     folder = tmp_path / "shipped"
     shutil.copytree(hub / "timm" / TAG, folder / "small", ignore=shutil.ignore_patterns("*.md"))
-    models.write_provenance(folder / "small", {"pretrained_on": "drawings"})
+    vit.write_provenance(folder / "small", {"pretrained_on": "drawings"})
     monkeypatch.setattr(fetch_models, "SHIPPED", folder)
     return folder
 

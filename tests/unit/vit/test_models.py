@@ -8,8 +8,8 @@ import timm
 import torch
 from small_vit import small_vit
 
+from vit_plasticity import vit
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit import models
 
 ALWAYS = {"norm.weight", "norm.bias", "head.weight", "head.bias"}
 OF_COMPONENT = {
@@ -24,17 +24,17 @@ OF_COMPONENT = {
 @pytest.mark.parametrize("component", OF_COMPONENT)
 def test_a_component_trains_in_every_block_with_head_and_final_norm(component, model):
     expected = {f"blocks.{i}.{name}" for i in range(2) for name in OF_COMPONENT[component]}
-    assert set(models.train_only(model, component)) == expected | ALWAYS
+    assert set(vit.train_only(model, component)) == expected | ALWAYS
 
 
 def test_embedding_full_and_sums(model):
     embedding = {"patch_embed.proj.weight", "patch_embed.proj.bias", "cls_token", "pos_embed"}
-    assert set(models.train_only(model, "embed")) == embedding | ALWAYS
-    assert set(models.train_only(model, "full")) == {name for name, _ in model.named_parameters()}
+    assert set(vit.train_only(model, "embed")) == embedding | ALWAYS
+    assert set(vit.train_only(model, "full")) == {name for name, _ in model.named_parameters()}
     both = {f"blocks.{i}.{name}" for i in range(2) for name in OF_COMPONENT["mha"] | OF_COMPONENT["fc1"]}
-    assert set(models.train_only(model, "mha+fc1")) == both | ALWAYS
+    assert set(vit.train_only(model, "mha+fc1")) == both | ALWAYS
     with pytest.raises(ValueError, match="unknown component"):
-        models.train_only(model, "attn")
+        vit.train_only(model, "attn")
 
 
 VARIANTS = [
@@ -54,7 +54,7 @@ def test_logits_and_gradients_equal_those_of_timm(changes, recompute):
     model = small_vit(**changes)
     images = torch.randn(3, 3, 16, 16)
     gradients = []
-    for forward in (lambda: models.logits(model, images, recompute=recompute), lambda: model(images)):
+    for forward in (lambda: vit.logits(model, images, recompute=recompute), lambda: model(images)):
         model.zero_grad()
         out = forward()
         out.square().sum().backward()
@@ -67,11 +67,11 @@ def test_logits_and_gradients_equal_those_of_timm(changes, recompute):
 
 def test_a_saved_model_comes_back_with_its_weights_and_preprocessing(tmp_path):
     model = small_vit(global_pool="avg")
-    models.save(model, tmp_path / "m", {"made": "here"})
-    loaded = models.load(tmp_path / "m")
+    vit.save(model, tmp_path / "m", {"made": "here"})
+    loaded = vit.load(tmp_path / "m")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), loaded.parameters(), strict=True))
-    assert models.preprocessing(loaded) == models.Preprocessing(16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
-    assert len(models.fingerprint(tmp_path / "m")) == 64
+    assert vit.preprocessing(loaded) == vit.Preprocessing(16, (0.5,) * 3, (0.5,) * 3, "bilinear", 1.0)
+    assert len(vit.fingerprint(tmp_path / "m")) == 64
     reopened = timm.create_model(f"local-dir:{tmp_path / 'm'}", pretrained=True)
     assert torch.equal(reopened.head.weight, model.head.weight)
 
@@ -81,7 +81,7 @@ def test_missing_files_never_become_random_weights(missing, model_folder, tmp_pa
     folder = shutil.copytree(model_folder, tmp_path / "m")
     (folder / missing).unlink()
     with pytest.raises(InputError, match=missing):
-        models.load(folder)
+        vit.load(folder)
 
 
 def test_weights_of_another_architecture_are_refused(model_folder, tmp_path):
@@ -90,28 +90,22 @@ def test_weights_of_another_architecture_are_refused(model_folder, tmp_path):
     config["model_args"]["depth"] = 3
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(InputError, match="do not fit"):
-        models.load(folder)
+        vit.load(folder)
     (folder / "model.safetensors").write_bytes(b"<html>404</html>")
     with pytest.raises(InputError, match="do not fit"):
-        models.load(folder)
+        vit.load(folder)
 
 
 def test_a_new_head_is_zero_and_has_the_classes(model):
-    models.new_head(model, 7)
+    vit.new_head(model, 7)
     assert model.head.weight.shape == (7, 24)
-    assert not models.logits(model, torch.randn(2, 3, 16, 16)).any()
+    assert not vit.logits(model, torch.randn(2, 3, 16, 16)).any()
 
 
 def test_features_are_tokens_after_the_last_block(model):
     images = torch.randn(2, 3, 16, 16)
-    tokens = model.blocks(models.embed(model, images))
-    torch.testing.assert_close(models.features(model, images, "mean"), tokens.mean(dim=1))
-    torch.testing.assert_close(models.features(model, images, "class"), tokens[:, 0])
+    tokens = model.blocks(vit.embed(model, images))
+    torch.testing.assert_close(vit.features(model, images, "mean"), tokens.mean(dim=1))
+    torch.testing.assert_close(vit.features(model, images, "class"), tokens[:, 0])
     with pytest.raises(InputError, match="no class token"):
-        models.features(small_vit(class_token=False, global_pool="avg"), images, "class")
-
-
-def test_a_device_that_is_not_there_is_refused():
-    assert models.use("cpu", 1).type == "cpu"
-    with pytest.raises(InputError, match="choose auto, cpu"):
-        models.use("cuda:97", 1)
+        vit.features(small_vit(class_token=False, global_pool="avg"), images, "class")

@@ -1,0 +1,72 @@
+"""What every stage does with a model: embed, classify, take features, give it a head, choose what trains.
+
+Dimensions: B images, S pixels a side, L tokens (class and register tokens first), D embedding width, K classes.
+"""
+
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import components, kernels
+from vit_plasticity.vit.families import family
+
+
+def prepare(model):
+    """The model, computing as fast as its device allows: attention and, on a CPU, Linear layers of the blocks.
+
+    To be called when the model is on its device. Numbers change by rounding alone.
+    """
+    kernels.use_fast_linears(family(model).blocks(model))
+    family(model).prepare(model)
+    return model
+
+
+def compile_blocks(model):
+    """Let torch compile the blocks at their next call; they are alike, and share what is compiled."""
+    for block in family(model).blocks(model):
+        block.compile()
+
+
+def new_head(model, n_classes):
+    """Replace the classifier by a zero one with `n_classes` outputs, as Dosovitskiy et al. (2021, section 3.2)
+    fine-tune."""
+    family(model).new_head(model, n_classes)
+
+
+def train_only(model, component):
+    """Let the component train, with the head and the final norm, and freeze everything else; return the names that
+    train.
+
+    Raises ValueError for an unknown component (see `components.parts`).
+    """
+    ids, kind = components.parts(component), family(model)
+    model.requires_grad_("full" in ids)
+    for block in kind.blocks(model):
+        for part in ids:
+            if part in components.BLOCK_COMPONENTS:
+                kind.part(block, part).requires_grad_(True)
+    for module in [*(kind.embedding(model) if "embed" in ids else ()), *kind.head(model)]:
+        module.requires_grad_(True)
+    return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+
+
+def embed(model, images):
+    """Images (B, 3, S, S), already normalised → the tokens that enter the first block (B, L, D)."""
+    return family(model).embed(model, images)
+
+
+def logits(model, images, *, recompute=False):
+    """Images (B, 3, S, S), already normalised → class logits (B, K), equal to ``model(images)``.
+
+    recompute: trade time for memory by computing each block again in the backward pass.
+    """
+    return family(model).logits(model, images, recompute=recompute)
+
+
+def features(model, images, pool):
+    """Images (B, 3, S, S) → tokens after the last block, pooled to (B, D): their mean, or the class token.
+
+    pool: "mean" (over all tokens) or "class". Raises InputError for "class" where the model has no class token.
+    """
+    kind = family(model)
+    if pool == "class" and not getattr(model, "has_class_token", True):
+        raise InputError("probe.pool is 'class', and this model has no class token; choose 'mean'")
+    tokens = kind.after_blocks(model, kind.embed(model, images))
+    return tokens[:, 0] if pool == "class" else tokens.mean(dim=1)
