@@ -1,8 +1,8 @@
-"""Join the measurements of a study into its tables: summary, ranking, correlations, tests, and the rows behind them.
+"""Join the measurements of a study into its tables: summary, predictors and their judgement, ranking, tests.
 
 Reads a study's folder (with --grid exactly the files of that Cartesian product, without it whatever is finished), or
 any list of files, whose kind their own metadata tells. Writes every table as Parquet, those without input empty, and
-HTML copies of the four that are for reading.
+HTML copies of those that are for reading.
 """
 
 import json
@@ -10,11 +10,11 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vit_plasticity.analysis import html as html_table
-from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import inputs, judge, predictor_table, schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.files import atomic
@@ -24,8 +24,16 @@ PAGES = {
     "summary": "One row per fine-tuned or measured component: plasticity (mean over blocks and pairs) with its "
     "interval, the learning rate chosen on validation, accuracy on test over seeds, and what it is compared to.",
     "ranking": "Components over datasets, best mean rank first; rank 1 is the highest test accuracy on a dataset.",
-    "correlation": "Plasticity against accuracy and against relative gain over the linear probe. Pooled scopes compare "
-    "components only within a dataset; p-values are of permutations within datasets.",
+    "predictors": "What was known before fine-tuning, one row per predictor and component; the rows of single blocks "
+    "are in the Parquet file alone.",
+    "correlation": "Each predictor against test accuracy. Pooled scopes compare components only within a dataset; "
+    "spearman_given_parameters is what is left once the number of trained values is accounted for; p-values are of "
+    "permutations within datasets.",
+    "differences": "Every two predictors: their coefficients on the components that both have, and the difference with "
+    "its interval over datasets.",
+    "regret": "Test accuracy lost by following a rule instead of knowing the best single component. random: the "
+    "expectation of a random choice; validation: known only after all were trained. A component whose runs all "
+    "diverged is charged with the worst that another one reached.",
     "tests": "Pairs of components, paired by dataset: Student's t and Wilcoxon's signed-rank test, two-sided, and "
     "adjusted by Holm's method over the pairs of one model and outcome.",
 }
@@ -49,74 +57,26 @@ class AnalysisParams:
                 raise cli.InputError(f"--params: {name} must be 1 or more, got {getattr(self, name)}")
 
 
-def analyse(inputs, params):
-    """Tables computed from the rows that `read` returns: a dict of frames (summary, ranking, correlation, tests)."""
-    summary = analysis.summarise(
-        runs=inputs["finetune"],
-        plasticity=inputs["plasticity_means"],
-        bounds=inputs["bounds"],
-        probe=inputs["probe"],
-        robustness=inputs["robustness"],
+def analyse(rows, params):
+    """Tables computed from what `inputs.read` returns: a dict of frames."""
+    known = predictor_table.join(
+        plasticity=rows["plasticity_means"],
+        rates=rows["plasticity"],
+        bounds=rows["bounds"],
+        measured=rows["predictors"],
+        runs=rows["finetune"],
     )
-    return {
-        "summary": summary,
-        "ranking": analysis.rank(summary),
-        "correlation": analysis.correlations(summary, **asdict(params)),
-        "tests": analysis.paired_tests(summary),
-    }
-
-
-def read(files, study, confidence):
-    """The rows of every stage and where they come from: (dict of frames, dict stage → `about`).
-
-    The frames are named as in `schemas`; history stays an Arrow table. Raw rates need not fit in memory, so plasticity
-    comes reduced to blocks, and once more as plasticity_means, one row per measurement.
-    Raises InputError for rows of another study or of mixed revisions, a missing column, or a key that occurs twice.
-    """
-    rows, sources = {}, {}
-    for stage, paths in files.items():
-        name = "robustness" if stage == "evaluate" else stage
-        if stage == "plasticity":
-            rows[name], rows["plasticity_means"], source = _read_rates(paths, confidence)
-        else:
-            table, source = tables.read_many(paths) if paths else (None, None)
-            table = schemas.conform(table, name)
-            rows[name] = table if name == "history" else table.to_pandas()
-        if source:
-            sources[stage] = source
-    for stage, source in sources.items():
-        if source["study"] != study:
-            raise cli.InputError(
-                f"the tables of {stage} are of study {source['study']!r}, but --study says {study!r}; "
-                "name the right one"
-            )
-    for name, keys in schemas.UNIQUE.items():
-        twice = rows[name].duplicated(keys.split())
-        if twice.any():
-            key = rows[name].loc[twice, keys.split()].iloc[0].to_dict()
-            raise cli.InputError(f"{name}: more than one row for {key}; name each file once")
-    return rows, sources
-
-
-def _read_rates(paths, confidence):
-    """Measurements, one file at a time: (rates by block, plasticity means, `about` of the whole)."""
-    by_block, means, whole = [], [], None
-    for path in paths:
-        table, source = tables.read_many([path])
-        whole = whole or source
-        if (source["study"], source["rev"]) != (whole["study"], whole["rev"]):
-            raise cli.InputError(
-                f"{path} is of study {source['study']!r}, rev {source['rev']}, but {paths[0]} of {whole['study']!r}, "
-                f"rev {whole['rev']}: make the older one again, or name files of one kind"
-            )
-        whole["provenance"] += [one for one in source["provenance"] if one not in whole["provenance"]]
-        rates = schemas.conform(table, "rates").to_pandas()
-        by_block.append(analysis.rates_by_block(rates, confidence))
-        means.append(analysis.plasticity_of(rates, confidence))
-    if not paths:
-        none = schemas.schema("rates").empty_table().to_pandas()
-        by_block, means = [analysis.rates_by_block(none, confidence)], [analysis.plasticity_of(none, confidence)]
-    return pd.concat(by_block, ignore_index=True), pd.concat(means, ignore_index=True), whole
+    whole = predictor_table.whole(known)
+    summary = analysis.summarise(
+        runs=rows["finetune"],
+        plasticity=rows["plasticity_means"],
+        predictors=whole,
+        probe=rows["probe"],
+        robustness=rows["robustness"],
+    )
+    judged = judge(summary[summary["n_runs"] > 0], whole[whole["dataset"].notna()], **asdict(params))
+    computed = {"summary": summary, "ranking": analysis.rank(summary), "tests": analysis.paired_tests(summary)}
+    return computed | {"predictors": known} | judged
 
 
 def write(folder, results, *, study, rev, sources):
@@ -128,6 +88,8 @@ def write(folder, results, *, study, rev, sources):
         table = schemas.conform(rows, name)
         tables.write_table(Path(folder, f"{name}.parquet"), table, about | {"sources": sources})
         if name in PAGES:
+            if name == "predictors":
+                table = table.filter(pc.is_null(table["block"])).drop_columns("block")
             with atomic(Path(folder, f"{name}.html")) as temporary:
                 temporary.write_text(html_table.page(table, f"{study}: {name}", PAGES[name]), encoding="utf-8")
 
@@ -151,8 +113,8 @@ def main(argv=None):
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the tables into")
     args = parser.parse_args(argv)
     params = cli.params(AnalysisParams, args.params)
-    rows, sources = read(_chosen_files(args), args.study, params.confidence)
-    passed_on = {name: rows[name] for name in ("plasticity", "bounds", "probe", "finetune", "history", "robustness")}
+    rows, sources = inputs.read(_chosen_files(args), args.study, params.confidence)
+    passed_on = {name: rows[name] for name in ("plasticity", "probe", "finetune", "history", "robustness")}
     write(args.output, passed_on | analyse(rows, params), study=args.study, rev=args.rev, sources=sources)
     runs = rows["finetune"]
     print(

@@ -42,6 +42,7 @@ def write_study(
     blocks=4,
     pairs=64,
     plasticity_models=None,
+    predictors=(),
     evaluate_on=None,
     diverges=lambda **key: False,
     study="synthetic",
@@ -49,7 +50,8 @@ def write_study(
     """Write a whole study under `folder` and return the folder.
 
     diverges: called with model, dataset, component, seed, lr; True makes that run diverge half-way.
-    evaluate_on: dataset → datasets that its cells are evaluated on.
+    predictors: names of those that the stage measure would have written. evaluate_on: dataset → datasets that its cells
+    are evaluated on.
     """
     about = {"study": study, "rev": 1}
     measured = [c for c in components if c in BLOCK_COMPONENTS]
@@ -64,6 +66,9 @@ def write_study(
         for dataset in datasets:
             key = {"model": model, "dataset": dataset, "component": component}
             write(f"plasticity/{model}/{dataset}/{component}", "plasticity", rates(blocks, pairs, **key), **key)
+    for predictor, model, dataset in itertools.product(predictors, plasticity_models or models, datasets):
+        found = [row for component in components for row in predicted(predictor, model, dataset, component, blocks)]
+        write(f"predictors/{predictor}/{model}/{dataset}", "measure", found, model=model, dataset=dataset)
     for model, dataset in itertools.product(models, datasets):
         sizes = {"n_train": 1400, "n_test": 360, "n_features": 64, "duration_s": 0.4}
         rows = [{"accuracy": base(dataset) - 0.15} | sizes]
@@ -99,6 +104,22 @@ def rates(blocks, pairs, model, dataset, component):
     )
     block, pair = np.indices(values.shape)
     return {"block": block.ravel(), "pair": pair.ravel(), "rate": values.ravel()}
+
+
+def predicted(predictor, model, dataset, component, blocks):
+    """Rows of the stage measure: the component as a whole, and where it has blocks each of them."""
+    rng = rng_of(predictor, model, dataset, component)
+    level = math.log10(PARAMETERS.get(component, 8e5)) if predictor == "parameters" else rng.random()
+    values = {None: level}
+    if component in BLOCK_COMPONENTS and predictor != "parameters":
+        values |= dict(enumerate(level * (0.5 + rng.random(blocks))))
+    return [
+        {
+            "component": component, "predictor": predictor, "block": block, "value": value, "ci_low": None,
+            "ci_high": None, "n": 64, "duration_s": 0.25,
+        }
+        for block, value in values.items()
+    ]  # fmt: skip
 
 
 def train(key, lrs, steps, every, diverges):

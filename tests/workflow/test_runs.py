@@ -22,8 +22,8 @@ from processes import (
     temporary_files,
 )
 
-PAGES = ["summary", "ranking", "correlation", "tests"]
-TABLES = ["plasticity", "finetune", "history", "probe", "bounds", "robustness", *PAGES]
+PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
+TABLES = ["plasticity", "finetune", "history", "probe", "robustness", *PAGES]
 FIGURES = [
     *("plasticity_by_component", "plasticity_by_depth", "relative_gain", "plasticity_vs_accuracy"),
     *("robustness", "dynamics", "bounds_vs_plasticity", "accuracy_vs_fraction"),

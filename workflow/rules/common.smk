@@ -58,19 +58,8 @@ GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds"
     "plasticity_models": studies.measured_models(config),
     "evaluate_on": EVALUATED_ON,
 }
-TABLES = [
-    "plasticity",
-    "finetune",
-    "history",
-    "probe",
-    "bounds",
-    "robustness",
-    "summary",
-    "ranking",
-    "correlation",
-    "tests",
-]
-PAGES = ["summary", "ranking", "correlation", "tests"]
+PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
+TABLES = ["plasticity", "finetune", "history", "probe", "robustness", *PAGES]
 FIGURES = {
     "plasticity_by_component": "Plasticity",
     "plasticity_by_depth": "Plasticity",

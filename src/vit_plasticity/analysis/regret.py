@@ -31,7 +31,8 @@ def regrets(accuracies, predictors, *, confidence, resamples, seed):
     largest, n their number, n_diverged the datasets charged, ci_low and ci_high the bootstrap interval of the mean
     regret over datasets (three or more).
     """
-    values = {name: frame.set_index([*_BLOCK, "component"])["value"] for name, frame in predictors.groupby("predictor")}
+    keys = [*_BLOCK, "component"]
+    values = {name: rows.set_index(keys)["value"].sort_index() for name, rows in predictors.groupby("predictor")}
     names = list(predictors["predictor"].unique())
     rows = [
         {"rule": rule, "scope": "dataset", "model": model, "dataset": dataset} | found

@@ -23,15 +23,23 @@ COLUMNS = {
     "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "
     "gap_to_full robust_accuracy_mean",
     "ranking": "model component n_datasets plasticity_mean test_accuracy_mean relative_gain_mean rank_mean",
-    "correlation": "scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",
+    "predictors": f"{_GROUP} predictor block value ci_low ci_high n duration_s",
+    "correlation": "predictor scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",
+    "differences": "predictor_a predictor_b scope model statistic estimate_a estimate_b difference n n_blocks ci_low "
+    "ci_high",
+    "regret": "rule scope model dataset component test_accuracy regret regret_max n n_diverged ci_low ci_high",
     "tests": "model outcome component_a component_b n_datasets mean_difference t_statistic t_p_value t_p_value_holm "
     "wilcoxon_statistic wilcoxon_p_value wilcoxon_p_value_holm",
 }
-"""Table → its columns, in order. `rates` is what one measurement job writes; the others are tables of a study."""
+"""Table → its columns, in order."""
+
+INPUTS = ("rates", "bounds")
+"""Those that only jobs write; the others are tables of a study."""
 
 UNIQUE = {
     "plasticity": "model dataset component block",
     "bounds": "model component block",
+    "predictors": f"{_GROUP} predictor block",
     "probe": "model dataset",
     "finetune": f"{_CELL} lr",
     "robustness": f"{_CELL} evaluated_on",
@@ -39,8 +47,8 @@ UNIQUE = {
 """Table → the columns that identify a row."""
 
 _KINDS = {
-    pa.string(): "model dataset component outcome evaluated_on scope statistic component_a component_b "
-    "git_commit device",
+    pa.string(): "model dataset component outcome evaluated_on predictor predictor_a predictor_b rule scope statistic "
+    "component_a component_b git_commit device",
     pa.int64(): "block pair seed n n_pairs n_train n_val n_test n_features steps steps_trained best_step n_parameters "
     "n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
     pa.bool_(): "chosen",

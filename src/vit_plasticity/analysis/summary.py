@@ -1,4 +1,4 @@
-"""What measurements say together: summaries, correlations and tests, from frames to frames. No paths, no torch.
+"""What measurements say together: summaries, ranks and tests, from frames to frames. No paths, no torch.
 
 A *cell group* is a (model, dataset, component) over all its seeds and learning rates: one row of the summary.
 """
@@ -7,11 +7,10 @@ import dataclasses
 import itertools
 import math
 
-import numpy as np
 import pandas as pd
 
-from vit_plasticity.analysis import association, stats
-from vit_plasticity.vit.components import BLOCK_COMPONENTS, COMPONENTS, parts
+from vit_plasticity.analysis import stats
+from vit_plasticity.vit.components import COMPONENTS, parts
 
 GROUP = ["model", "dataset", "component"]
 OUTCOMES = {"accuracy": "test_accuracy_mean", "relative_gain": "relative_gain"}
@@ -34,9 +33,9 @@ def rates_by_block(rates, confidence):
 def plasticity_of(rates, confidence):
     """The plasticity of one measurement: mean over blocks, then over pairs, with Student's interval over pairs."""
     per_pair = rates.groupby([*GROUP, "pair"], sort=True)["rate"].mean()
-    table = per_pair.groupby(GROUP, sort=True).agg(plasticity="mean", std="std", n="count")
-    low, high = stats.mean_interval(table["plasticity"], table["std"], table["n"], confidence)
-    return table.assign(plasticity_ci_low=low, plasticity_ci_high=high).drop(columns=["std", "n"]).reset_index()
+    table = per_pair.groupby(GROUP, sort=True).agg(plasticity="mean", std="std", n_pairs="count")
+    low, high = stats.mean_interval(table["plasticity"], table["std"], table["n_pairs"], confidence)
+    return table.assign(plasticity_ci_low=low, plasticity_ci_high=high).drop(columns="std").reset_index()
 
 
 def accuracy_of(runs):
@@ -66,20 +65,19 @@ def accuracy_of(runs):
     return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
 
 
-def summarise(*, runs, plasticity, bounds, probe, robustness):
-    """The summary: one row per cell group of which anything was measured or trained.
+def summarise(*, runs, plasticity, predictors, probe, robustness):
+    """The summary: one row per cell group that was trained or whose plasticity was measured.
 
-    runs, bounds, probe, robustness: rows of their stages; plasticity: rows of `plasticity_of`. Any may be empty.
-    bound is the mean over blocks; robust_accuracy_mean is over seeds and the datasets evaluated on.
+    runs, probe, robustness: rows of their stages; plasticity: rows of `plasticity_of`; predictors: of the table, whole
+    components. Any may be empty. bound is the mean over blocks; robust_accuracy_mean is over seeds and the datasets
+    evaluated on.
     """
-    summary = accuracy_of(runs).join(plasticity.set_index(GROUP), how="outer").reset_index()
+    summary = accuracy_of(runs).join(plasticity.set_index(GROUP).drop(columns="n_pairs"), how="outer").reset_index()
     summary = summary.fillna({"n_runs": 0, "n_diverged": 0, "n_seeds": 0})
-    bound = bounds.groupby(["model", "component"])["bound"].mean().rename("bound")
+    bound = predictors[predictors["predictor"].eq("bound")].set_index(GROUP)["value"].rename("bound")
     robust = robustness.groupby(GROUP)["accuracy"].mean().rename("robust_accuracy_mean")
     probed = probe.set_index(["model", "dataset"])["accuracy"].rename("probe_accuracy")
-    summary = (
-        summary.join(bound, on=["model", "component"]).join(robust, on=GROUP).join(probed, on=["model", "dataset"])
-    )
+    summary = summary.join(bound, on=GROUP).join(robust, on=GROUP).join(probed, on=["model", "dataset"])
     return _ordered(_compared(summary), like=pd.concat([runs[GROUP], plasticity[GROUP]]))
 
 
@@ -127,35 +125,6 @@ def rank(summary):
     models = {model: i for i, model in enumerate(summary["model"].unique())}
     by_model = {"key": lambda column: column.map(models) if column.name == "model" else column}
     return table.sort_values(["model", "rank_mean"], kind="stable", ignore_index=True, **by_model)
-
-
-def correlations(summary, *, confidence, bootstrap, permutations, seed):
-    """Plasticity against each outcome, by each statistic: per (model, dataset), per model, and over all.
-
-    Points are components that have a plasticity and an accuracy. Pooled scopes take each (model, dataset) as a block
-    and compare only inside blocks; see `association.associate` for what estimate, interval and p-value then mean.
-    """
-    scopes = [("dataset", model, dataset, rows) for (model, dataset), rows in summary.groupby(GROUP[:2], sort=False)]
-    scopes += [("model", model, None, rows) for model, rows in summary.groupby("model", sort=False)]
-    scopes += [("all", None, None, summary)]
-    result = []
-    for (scope, model, dataset, rows), outcome in itertools.product(scopes, OUTCOMES):
-        grid = rows[rows["component"].isin(BLOCK_COMPONENTS)].pivot(
-            index=["model", "dataset"], columns="component", values=["plasticity", OUTCOMES[outcome]]
-        )
-        for statistic in association.STATISTICS:
-            found = association.associate(
-                grid["plasticity"] if len(grid) else np.empty((0, 0)),
-                grid[OUTCOMES[outcome]] if len(grid) else np.empty((0, 0)),
-                statistic,
-                confidence=confidence,
-                resamples=bootstrap,
-                permutations=permutations,
-                seed=seed,
-            )
-            keys = {"scope": scope, "model": model, "dataset": dataset, "outcome": outcome, "statistic": statistic}
-            result.append(keys | dataclasses.asdict(found))
-    return pd.DataFrame(result)
 
 
 def paired_tests(summary):

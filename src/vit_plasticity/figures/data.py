@@ -13,10 +13,11 @@ class Study:
     """The tables of a study, as frames named and built as in `schemas`; of the history, what `read_history` returns."""
 
     plasticity: pd.DataFrame
-    bounds: pd.DataFrame
+    predictors: pd.DataFrame
     finetune: pd.DataFrame
     summary: pd.DataFrame
     correlation: pd.DataFrame
+    regret: pd.DataFrame
     history: pd.DataFrame
 
     @cached_property

@@ -88,7 +88,8 @@ def _pooled(rows):
 def _coefficient(correlation, model, dataset):
     """Pearson's r of plasticity with accuracy in words, for one dataset, or pooled over those of a model."""
     wanted = (
-        correlation["scope"].eq("model" if dataset is None else "dataset")
+        correlation["predictor"].eq("plasticity")
+        & correlation["scope"].eq("model" if dataset is None else "dataset")
         & correlation["model"].eq(model)
         & correlation["outcome"].eq("accuracy")
         & correlation["statistic"].eq("pearson")

@@ -63,7 +63,9 @@ def by_depth(study, styles):
 def against_bounds(study, styles):
     """Per model: each block's measured rate, mean over datasets, against its theoretical upper bound."""
     measured = study.plasticity.groupby(["model", "component", "block"], sort=False)["rate_mean"].mean()
-    both = study.bounds.join(measured, on=["model", "component", "block"], how="inner")
+    bounds = study.predictors[study.predictors["predictor"].eq("bound") & study.predictors["block"].notna()]
+    bounds = bounds.groupby(["model", "component", "block"], sort=False)["value"].mean().rename("bound").reset_index()
+    both = bounds.join(measured, on=["model", "component", "block"], how="inner")
     if both.empty:
         return theme.note("No component has both a measured plasticity and a theoretical bound yet.")
     models = list(both.groupby("model", sort=False))

@@ -11,6 +11,7 @@ from vit_plasticity.vit.components import BLOCK_COMPONENTS, parts
 PATHS = {
     "plasticity": "plasticity/{model}/{dataset}/{component}.parquet",
     "bounds": "bounds/{model}/{component}.parquet",
+    "measure": "predictors/{predictor}/{model}/{dataset}.parquet",
     "probe": "probe/{model}/{dataset}.parquet",
     "finetune": "finetune/{model}/{dataset}/{component}/seed={seed}/runs.parquet",
     "history": "finetune/{model}/{dataset}/{component}/seed={seed}/history.parquet",
@@ -18,14 +19,17 @@ PATHS = {
 }
 """Stage → its files below a study's folder. Stages name their tables; only that of `evaluate` is called robustness."""
 
-_GRID = {"models": str, "plasticity_models": str, "datasets": str, "components": str, "seeds": int}
+_GRID = {
+    "models": str, "plasticity_models": str, "predictors": str, "datasets": str, "components": str, "seeds": int,
+}  # fmt: skip
 
 
 def grid_files(results, grid):
     """Stage → the files below the folder `results` that a study's Cartesian product consists of.
 
-    grid: models, datasets, components, seeds; plasticity_models (those measured; default: models); evaluate_on
-    (dataset → datasets that its cells are also evaluated on). Only components of a block have rates and bounds.
+    grid: models, datasets, components, seeds; plasticity_models (those measured; default: models); predictors (those of
+    the stage measure; default: none); evaluate_on (dataset → datasets that its cells are also evaluated on). Only
+    components of a block have rates and bounds.
     Raises InputError where the grid is malformed, or any file is missing.
     """
     grid = _checked(grid)
@@ -36,6 +40,7 @@ def grid_files(results, grid):
     axes = {
         "plasticity": measurements,
         "bounds": {"model": grid["plasticity_models"], "component": measured},
+        "measure": {"predictor": grid["predictors"], "model": grid["plasticity_models"], "dataset": datasets},
         "probe": {"model": models, "dataset": datasets},
         "finetune": cells,
         "history": cells,
@@ -67,10 +72,14 @@ def _checked(grid):
     unknown = [key for key in grid if key not in {*_GRID, "evaluate_on"}]
     if unknown:
         raise cli.InputError(f"--grid: unknown key {unknown[0]!r}; choose from {', '.join(_GRID)}, evaluate_on")
-    grid = {"plasticity_models": grid.get("models"), "evaluate_on": {}} | grid
+    grid = {"plasticity_models": grid.get("models"), "predictors": [], "evaluate_on": {}} | grid
     for key, kind in _GRID.items():
         values = grid.get(key)
-        if not isinstance(values, list) or not values or any(type(value) is not kind for value in values):
+        if (
+            not isinstance(values, list)
+            or not (values or key == "predictors")
+            or any(type(value) is not kind for value in values)
+        ):
             what = "strings" if kind is str else "whole numbers"
             raise cli.InputError(f"--grid: {key} must be a list of one or more {what}, got {values!r}; e.g. {example}")
     if not isinstance(grid["evaluate_on"], dict):
@@ -85,7 +94,7 @@ def _checked(grid):
 
 def finished_files(results):
     """Stage → the files that exist below the folder `results`, sorted."""
-    wildcards = dict.fromkeys(tables.KEYS, "*")
+    wildcards = dict.fromkeys((*tables.KEYS, "predictor"), "*")
     files = {stage: sorted(Path(results).glob(path.format(**wildcards))) for stage, path in PATHS.items()}
     if not any(files.values()):
         raise cli.InputError(f"nothing is finished below {results}: run a stage first, or name another folder")

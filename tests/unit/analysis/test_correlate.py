@@ -13,7 +13,7 @@ import pytest
 from synthetic_study import DEMO, write_study
 
 from vit_plasticity import correlate
-from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import predictor_table, schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
 from vit_plasticity.study import grid as layout
@@ -21,7 +21,9 @@ from vit_plasticity.study import grid as layout
 SMALL = {"models": ["m"], "datasets": ["a", "b", "c"], "components": ["mha", "fc1", "ln1", "full"], "seeds": [0, 1]}
 LRS = (1e-3, 1e-2, 1e-1)
 PARAMS = json.dumps({"bootstrap": 50, "permutations": 100})
-STUDY_TABLES = set(schemas.COLUMNS) - {"rates"}
+STUDY_TABLES = set(schemas.COLUMNS) - set(schemas.INPUTS)
+PREDICTORS = ["parameters", "fisher"]
+GRID = SMALL | {"predictors": PREDICTORS, "evaluate_on": {"a": ["b", "c"]}}
 pytestmark = pytest.mark.filterwarnings("error")
 
 
@@ -32,17 +34,14 @@ def diverging(component, lr, seed, dataset, **_):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    return write_study(
-        tmp_path_factory.mktemp("results"), **SMALL, lrs=LRS, steps=10, every=5, evaluate_on={"a": ["b", "c"]},
-        diverges=diverging,
-    )  # fmt: skip
+    return write_study(tmp_path_factory.mktemp("results"), **GRID, lrs=LRS, steps=10, every=5, diverges=diverging)
 
 
 @pytest.fixture(scope="module")
 def written(results, tmp_path_factory):
     """The tables of the grid: (name → frame, folder)."""
     folder = tmp_path_factory.mktemp("tables")
-    run(folder, "--results", results, "--grid", json.dumps(SMALL | {"evaluate_on": {"a": ["b", "c"]}}))
+    run(folder, "--results", results, "--grid", json.dumps(GRID))
     return SimpleNamespace(folder=folder, **frames(folder))
 
 
@@ -140,7 +139,6 @@ def test_the_rows_behind_the_summary_are_passed_on(written):
     assert len(written.finetune) == cells * len(LRS)
     assert len(written.history) == written.finetune["steps_trained"].sum()
     assert len(written.probe) == 3
-    assert len(written.bounds) == 3 * 4
     assert len(written.plasticity) == 3 * 3 * 4
     assert len(written.robustness) == 4 * 2 * 2
 
@@ -152,7 +150,8 @@ def test_the_summary_joins_what_belongs_together(written):
     assert found["probe_accuracy"] == probe
     assert found["relative_gain"] == pytest.approx((found["test_accuracy_mean"] - probe) / probe)
     assert found["gap_to_full"] == pytest.approx(full["test_accuracy_mean"] - found["test_accuracy_mean"])
-    assert found["bound"] == pytest.approx(written.bounds.query("component == 'mha'")["bound"].mean())
+    bounds = written.predictors.query("predictor == 'bound' and dataset == 'a' and component == 'mha'")
+    assert found["bound"] == pytest.approx(bounds[bounds["block"].notna()]["value"].mean())
     assert found["plasticity"] == pytest.approx(
         written.plasticity.query("dataset == 'a' and component == 'mha'")["rate_mean"].mean()
     )
@@ -183,16 +182,71 @@ def test_a_component_that_diverged_ranks_last_and_has_no_mean(written):
     assert written.ranking["rank_mean"].is_monotonic_increasing
 
 
-def test_correlations_have_every_scope_outcome_and_statistic(written):
-    assert len(written.correlation) == (3 + 1 + 1) * 2 * 3
-    on_c = row(written.correlation, scope="dataset", dataset="c", outcome="accuracy", statistic="pearson")
+def test_predictors_are_rows_whatever_stage_gave_them(written):
+    table = written.predictors
+    assert set(table["predictor"]) == {"plasticity", "bound", *PREDICTORS}
+    for predictor, components in (("plasticity", 3), ("bound", 3), ("fisher", 4), ("parameters", 4)):
+        whole = table[table["predictor"].eq(predictor) & table["block"].isna()]
+        assert len(whole) == 3 * components and whole["value"].notna().all(), predictor
+    assert len(table.query("predictor == 'plasticity'")) == 3 * 3 * (1 + 4)
+    found = row(table[table["block"].isna()], predictor="plasticity", dataset="a", component="mha")
+    known = row(written.summary, dataset="a", component="mha")
+    for column, other in (("value", ""), ("ci_low", "_ci_low"), ("ci_high", "_ci_high")):
+        assert found[column] == known[f"plasticity{other}"]
+    assert found["n"] == 64
+    first = row(table, predictor="plasticity", dataset="a", component="mha", block=0)
+    assert first["value"] == row(written.plasticity, dataset="a", component="mha", block=0)["rate_mean"]
+    files = row(table[table["block"].isna()], predictor="fisher", dataset="a", component="full")
+    assert (files["n"], files["duration_s"]) == (64, 0.25)
+
+
+def test_parameters_are_counted_from_the_runs_where_no_file_gives_them(results, written, tmp_path):
+    run(tmp_path, *results.glob("finetune/m/a/*/*/runs.parquet"))
+    table = pd.read_parquet(tmp_path / "predictors.parquet")
+    assert set(table["predictor"]) == {"parameters"} and table["block"].isna().all()
+    assert row(table, component="mha")["value"] == pytest.approx(np.log10(263_000 + 700))
+    assert row(written.predictors, predictor="parameters", dataset="a", component="mha")["value"] == np.log10(263_000)
+
+
+def test_parameters_of_the_head_are_no_parameters_of_a_component():
+    trained = pd.DataFrame({"model": "m", "dataset": "d", "component": ["mha", "head"], "n_trained": [263_700, 700]})
+    frames = {name: schemas.schema(name).empty_table().to_pandas() for name in ("bounds", "predictors", "rates")}
+    found = predictor_table.join(
+        plasticity=analysis.plasticity_of(frames["rates"], 0.95),
+        rates=analysis.rates_by_block(frames["rates"], 0.95),
+        bounds=frames["bounds"],
+        measured=frames["predictors"],
+        runs=trained,
+    )
+    assert found[["component", "predictor", "value"]].values.tolist() == [["mha", "parameters", np.log10(263_000)]]
+
+
+def test_correlations_have_every_scope_predictor_and_statistic(written):
+    scopes, pooled = 3 + 1 + 1, 1 + 1
+    assert len(written.correlation) == 4 * (scopes * 3 + pooled) + 3 * scopes  # relative gain; given parameters
+    assert set(written.correlation["predictor"]) == {"plasticity", "bound", *PREDICTORS}
+    plastic = written.correlation.query(
+        "predictor == 'plasticity' and outcome == 'accuracy' and statistic == 'pearson'"
+    )
+    on_c = row(plastic, scope="dataset", dataset="c")
     assert on_c["n"] == 2 and pd.isna(on_c["estimate"])  # ln1 diverged there, and two points have no correlation
-    pooled = row(written.correlation, scope="all", outcome="accuracy", statistic="pearson")
+    pooled = row(plastic, scope="all")
     assert (pooled["n"], pooled["n_blocks"]) == (8, 3)
     assert pd.isna(pooled["model"])
     wide = written.summary.query("component != 'full'").dropna(subset=["test_accuracy_mean"])
     centred = [wide[c] - wide.groupby("dataset")[c].transform("mean") for c in ("plasticity", "test_accuracy_mean")]
     assert pooled["estimate"] == pytest.approx(np.corrcoef(*centred)[0, 1])
+
+
+def test_regret_charges_what_diverged_and_compares_rules(written):
+    on_c = written.regret.query("scope == 'dataset' and dataset == 'c'").set_index("rule")
+    accuracy = written.summary.query("dataset == 'c'").set_index("component")["test_accuracy_mean"].drop("full")
+    assert on_c.loc["always-ln1", "regret"] == pytest.approx(accuracy.max() - accuracy.min())
+    assert on_c.loc["always-ln1", "n_diverged"] == 1 and pd.isna(on_c.loc["always-ln1", "test_accuracy"])
+    assert on_c.loc["always-mha", "test_accuracy"] == accuracy["mha"]
+    rules = {"plasticity", "bound", *PREDICTORS, "validation", "random", "always-mha", "always-fc1", "always-ln1"}
+    assert set(written.regret["rule"]) == rules
+    assert len(written.differences) == 2 * 6 * 3  # two pooled scopes, pairs of predictors, statistics
 
 
 def test_tests_pair_by_dataset(written):
@@ -252,7 +306,7 @@ def test_the_pages_are_escaped_and_labelled(results, tmp_path):
     grid = {"models": ["m"], "datasets": ["d"], "components": ["mha", "mha+fc1", "embed"], "seeds": [0]}
     write_study(tmp_path / "r", **grid, lrs=LRS, steps=5, every=5, study=nasty)
     run(tmp_path / "t", "--results", tmp_path / "r", study=nasty)
-    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == {"summary", "ranking", "correlation", "tests"}
+    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == set(correlate.PAGES)
     for path in (tmp_path / "t").glob("*.html"):
         assert "<script" not in path.read_text() and "&lt;script&gt;" in path.read_text()
     page = (tmp_path / "t/summary.html").read_text()
@@ -371,5 +425,5 @@ def test_the_command_imports_no_torch_and_exits_with_a_message(results, tmp_path
 def test_the_demo_grid_is_complete(tmp_path):
     files = layout.grid_files(write_study(tmp_path, **DEMO, steps=2, every=1, pairs=2), DEMO)
     assert {stage: len(paths) for stage, paths in files.items()} == {
-        "plasticity": 20, "bounds": 5, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
+        "plasticity": 20, "bounds": 5, "measure": 0, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
     }  # fmt: skip

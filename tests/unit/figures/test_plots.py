@@ -144,7 +144,7 @@ def test_there_is_a_panel_per_dataset_and_one_over_all(demo):
 
 def test_the_correlation_and_its_interval_stand_in_the_panel(demo):
     table = pq.read_table(demo / "correlation.parquet").to_pandas()
-    table = table[(table["outcome"] == "accuracy") & (table["statistic"] == "pearson")]
+    table = table.query("predictor == 'plasticity' and outcome == 'accuracy' and statistic == 'pearson'")
     axes = panels(draw("plasticity_vs_accuracy", demo))
     pooled = table[table["scope"] == "model"].iloc[0]
     digits = table[table["dataset"] == "digits"].iloc[0]

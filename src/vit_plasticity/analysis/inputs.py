@@ -1,0 +1,63 @@
+"""What the stages of a study wrote, read into frames and checked: one study, one revision, no key twice."""
+
+import pandas as pd
+
+from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import summary as analysis
+from vit_plasticity.runtime.cli import InputError
+
+TABLE_OF = {"evaluate": "robustness", "measure": "predictors"}
+"""Stage → its table, where that has another name."""
+
+
+def read(files, study, confidence):
+    """The rows of every stage and where they come from: (dict of frames, dict stage → `about`).
+
+    files: stage → paths. The frames are named as in `schemas`; history stays an Arrow table. Raw rates need not fit in
+    memory, so plasticity comes reduced to blocks, and once more as plasticity_means, one row per measurement.
+    Raises InputError for rows of another study or of mixed revisions, a missing column, or a key that occurs twice.
+    """
+    rows, sources = {}, {}
+    for stage, paths in files.items():
+        name = TABLE_OF.get(stage, stage)
+        if stage == "plasticity":
+            rows[name], rows["plasticity_means"], source = _read_rates(paths, confidence)
+        else:
+            table, source = tables.read_many(paths) if paths else (None, None)
+            table = schemas.conform(table, name)
+            rows[name] = table if name == "history" else table.to_pandas()
+        if source:
+            sources[stage] = source
+    for stage, source in sources.items():
+        if source["study"] != study:
+            raise InputError(
+                f"the tables of {stage} are of study {source['study']!r}, but --study says {study!r}; "
+                "name the right one"
+            )
+    for name, keys in schemas.UNIQUE.items():
+        twice = rows[name].duplicated(keys.split())
+        if twice.any():
+            key = rows[name].loc[twice, keys.split()].iloc[0].to_dict()
+            raise InputError(f"{name}: more than one row for {key}; name each file once")
+    return rows, sources
+
+
+def _read_rates(paths, confidence):
+    """Measurements, one file at a time: (rates by block, plasticity means, `about` of the whole)."""
+    by_block, means, whole = [], [], None
+    for path in paths:
+        table, source = tables.read_many([path])
+        whole = whole or source
+        if (source["study"], source["rev"]) != (whole["study"], whole["rev"]):
+            raise InputError(
+                f"{path} is of study {source['study']!r}, rev {source['rev']}, but {paths[0]} of {whole['study']!r}, "
+                f"rev {whole['rev']}: make the older one again, or name files of one kind"
+            )
+        whole["provenance"] += [one for one in source["provenance"] if one not in whole["provenance"]]
+        rates = schemas.conform(table, "rates").to_pandas()
+        by_block.append(analysis.rates_by_block(rates, confidence))
+        means.append(analysis.plasticity_of(rates, confidence))
+    if not paths:
+        none = schemas.schema("rates").empty_table().to_pandas()
+        by_block, means = [analysis.rates_by_block(none, confidence)], [analysis.plasticity_of(none, confidence)]
+    return pd.concat(by_block, ignore_index=True), pd.concat(means, ignore_index=True), whole
