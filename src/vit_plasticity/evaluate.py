@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import safetensors.torch
-import torch
 
 from vit_plasticity import vit
 from vit_plasticity.analysis import tables
-from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
@@ -58,9 +56,7 @@ def main(argv=None):
     for target in targets:
         split, accuracy = target.split("test"), None
         if chosen:
-            preprocessing = vit.preprocessing(model)
-            pixels = batches.evaluation_pixels(split.images, preprocessing)
-            accuracy = training.evaluate(model, pixels, torch.tensor(split.labels), preprocessing)[1]
+            accuracy = training.evaluate(model, split.images, split.labels, vit.preprocessing(model))[1]
         lr = chosen[0]["lr"] if chosen else None
         rows.append({"evaluated_on": target.name, "lr": lr, "accuracy": accuracy, "n_test": len(split.labels)})
     about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": key, "device": device_name(device)}

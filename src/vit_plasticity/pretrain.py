@@ -79,8 +79,7 @@ def pretrain(dataset, params, device, threads=1, report=print):
         if (step + 1) % 100 == 0 or step + 1 == params.steps:
             report(f"step {step + 1}/{params.steps} loss {loss:.3f}")
     test = dataset.split("test")
-    pixels, labels = batches.evaluation_pixels(test.images, preprocessing), torch.tensor(test.labels)
-    return model.eval(), training.evaluate(model, pixels, labels, preprocessing)[1]
+    return model.eval(), training.evaluate(model, test.images, test.labels, preprocessing)[1]
 
 
 def main(argv=None):

@@ -14,7 +14,7 @@ COLUMNS = {
     "rates": f"{_GROUP} block pair rate",
     "plasticity": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
     "bounds": "model component block bound",
-    "probe": "model dataset accuracy n_train n_test n_features duration_s",
+    "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
     "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy chosen n_parameters "
     "n_trained n_train n_val n_test batch_size duration_s peak_memory_mb git_commit device",
     "history": f"{_CELL} lr step loss gradient_norm step_lr val_loss val_accuracy",
@@ -49,9 +49,9 @@ UNIQUE = {
 _KINDS = {
     pa.string(): "model dataset component outcome evaluated_on predictor predictor_a predictor_b rule scope statistic "
     "component_a component_b git_commit device",
-    pa.int64(): "block pair seed n n_pairs n_train n_val n_test n_features steps steps_trained best_step n_parameters "
-    "n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
-    pa.bool_(): "chosen",
+    pa.int64(): "block pair seed n n_iter n_pairs n_train n_val n_test n_features steps steps_trained best_step "
+    "n_parameters n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
+    pa.bool_(): "chosen converged",
 }
 _TYPES = {column: kind for kind, names in _KINDS.items() for column in names.split()}
 """Column → type, for all but the measurements, which are float64."""

@@ -188,6 +188,19 @@ def _filter(starts, lengths, full, preprocessing):
     return (weights / weights.sum(dim=2, keepdim=True)).float()
 
 
+def evaluation(images, preprocessing, *, batch_size=256, device="cpu", indices=None):
+    """Batches of images as evaluation sees them, in order: yields (B, 3, S, S) float32, normalised, on the device.
+
+    images: those of a split, of which `indices` are taken (default: all); or the `evaluation_pixels` of some, where
+    they are evaluated more than once.
+    """
+    indices = np.arange(len(images)) if indices is None else np.asarray(indices)
+    for start in range(0, len(indices), batch_size):
+        some = indices[start : start + batch_size]
+        pixels = images[some] if torch.is_tensor(images) else evaluation_pixels(images, preprocessing, some)
+        yield normalise(pixels.to(device, non_blocking=True), preprocessing)
+
+
 def evaluation_pixels(images, preprocessing, indices=None):
     """Images as evaluation sees them, before normalisation: shorter side resized, centre cropped; (n, 3, S, S)
     uint8."""

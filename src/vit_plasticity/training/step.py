@@ -58,28 +58,26 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     return sum(losses), norm
 
 
-def evaluate(model, pixels, labels, preprocessing, *, batch_size=256, precision="fp32"):
-    """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images given as `batches.evaluation_pixels`.
+def evaluate(model, images, labels, preprocessing, *, batch_size=256, precision="fp32"):
+    """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images, given as to `batches.evaluation`.
 
-    pixels: (n, 3, S, S) uint8 and labels (n,), on any device. The model's training mode is left as it was.
+    labels: (n,) whole numbers. The model's training mode is left as it was.
     """
     # Blocks that are compiled would be so again for every size of a batch.
     with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
-        return _evaluate(model, pixels, labels, preprocessing, batch_size, precision)
+        return _evaluate(model, images, labels, preprocessing, batch_size, precision)
 
 
-def _evaluate(model, pixels, labels, preprocessing, batch_size, precision):
+def _evaluate(model, images, labels, preprocessing, batch_size, precision):
     device, training = next(model.parameters()).device, model.training
+    labels = (labels if torch.is_tensor(labels) else torch.tensor(labels)).to(device, non_blocking=True)
     model.eval()
-    loss, correct = (
-        torch.zeros((), dtype=torch.float64, device=device),
-        torch.zeros((), dtype=torch.int64, device=device),
-    )
-    for start in range(0, len(labels), batch_size):
-        images = batches.normalise(pixels[start : start + batch_size].to(device, non_blocking=True), preprocessing)
-        target = labels[start : start + batch_size].to(device, non_blocking=True)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    found = batches.evaluation(images, preprocessing, batch_size=batch_size, device=device)
+    for batch, target in zip(found, labels.split(batch_size), strict=True):
         with autocast(device, precision):
-            logits = vit.logits(model, images)
+            logits = vit.logits(model, batch)
         loss += functional.cross_entropy(logits.double(), target, reduction="sum")
         correct += (logits.argmax(dim=1) == target).sum()
     model.train(training)
@@ -87,10 +85,10 @@ def _evaluate(model, pixels, labels, preprocessing, batch_size, precision):
 
 
 def peak_memory_mb(device):
-    """Peak memory in MB: of the GPU since its statistics were reset, or of this process on a CPU."""
+    """Peak memory in MB (10⁶ bytes): of the GPU since its statistics were reset, or of this process on a CPU."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
 
 
 def autocast(device, precision):

@@ -126,6 +126,17 @@ def test_evaluation_resizes_and_crops_as_torchvision_does(height, width):
     assert torch.equal(batches.evaluation_pixels(split.images, wanted, [2, 0]), ours[[2, 0]])
 
 
+def test_evaluation_comes_in_batches_in_order():
+    split, wanted = uniform_split(5, 16, 16), preprocessing(16)
+    pixels = batches.evaluation_pixels(split.images, wanted)
+    whole = batches.normalise(pixels, wanted)
+    for images in (split.images, pixels):
+        found = list(batches.evaluation(images, wanted, batch_size=2))
+        assert [len(batch) for batch in found] == [2, 2, 1]
+        assert torch.equal(torch.cat(found), whole)
+        assert torch.equal(torch.cat([*batches.evaluation(images, wanted, indices=[4, 0])]), whole[[4, 0]])
+
+
 def test_normalisation_by_hand():
     pixels = torch.tensor([0.0, 127.5, 255.0]).view(1, 3, 1, 1)
     assert batches.normalise(pixels, preprocessing()).flatten().tolist() == pytest.approx([-2.5, 1 / 3, 1.75])

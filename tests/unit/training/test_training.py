@@ -94,6 +94,9 @@ def test_evaluation_counts_every_image_once(model, dataset, batch_size):
         logits = model(batches.normalise(pixels, preprocessing))
     model.train()
     loss, accuracy = training.evaluate(model, pixels, labels, preprocessing, batch_size=batch_size)
+    assert (loss, accuracy) == training.evaluate(
+        model, split.images, split.labels, preprocessing, batch_size=batch_size
+    )
     assert accuracy == (logits.argmax(dim=1) == labels).sum().item() / 30
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert model.training
