@@ -9,7 +9,7 @@ UV_VERSION := 0.13.9
 
 run: .venv/ready ## the default study, and its report
 	$(BIN)/snakemake --cores all --quiet rules
-	@[ results/$(STUDY)/report.html -nt results/$(STUDY)/figures/robustness.pdf ] || \
+	@[ results/$(STUDY)/report.html -nt results/$(STUDY)/figures/accuracy_by_lr.pdf ] || \
 	    $(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
 	@echo "results/$(STUDY)/report.html"
 

@@ -33,7 +33,7 @@ def measure():
         "training and evaluation of runs": trained,
         "pre-training": seconds["pre-training"],
         "fine-tuning jobs beside their runs": seconds["fine-tuning jobs"] - trained,
-        "measuring jobs (plasticity, bounds, probes, robustness)": seconds["measuring jobs"],
+        "measuring jobs (plasticity, bounds, probes, shifted test sets)": seconds["measuring jobs"],
         "datasets": seconds["datasets"],
         "analysis (tables, figures)": seconds["analysis"],
         "no job: Snakemake, and cores without work": slots - sum(seconds.values()),

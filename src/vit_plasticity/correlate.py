@@ -61,7 +61,7 @@ def analyse(rows, params):
     """Tables computed from what `inputs.read` returns: a dict of frames."""
     known = predictor_table.join(
         plasticity=rows["plasticity_means"],
-        rates=rows["plasticity"],
+        rates=rows["rates_by_block"],
         bounds=rows["bounds"],
         measured=rows["predictors"],
         runs=rows["finetune"],
@@ -72,7 +72,7 @@ def analyse(rows, params):
         plasticity=rows["plasticity_means"],
         predictors=whole,
         probe=rows["probe"],
-        robustness=rows["robustness"],
+        shifted=rows["shifted"],
     )
     judged = judge(summary[summary["n_runs"] > 0], whole[whole["dataset"].notna()], **asdict(params))
     computed = {"summary": summary, "ranking": analysis.rank(summary), "tests": analysis.paired_tests(summary)}
@@ -114,7 +114,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     params = cli.params(AnalysisParams, args.params)
     rows, sources = inputs.read(_chosen_files(args), args.study, params.confidence)
-    passed_on = {name: rows[name] for name in ("plasticity", "probe", "finetune", "history", "robustness")}
+    passed_on = {name: rows[name] for name in ("rates_by_block", "probe", "finetune", "history", "shifted")}
     write(args.output, passed_on | analyse(rows, params), study=args.study, rev=args.rev, sources=sources)
     runs = rows["finetune"]
     print(

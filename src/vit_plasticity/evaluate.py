@@ -1,7 +1,7 @@
 """Evaluate a fine-tuned cell on the test splits of other datasets of the same classes, without training again.
 
-For robustness: a cell trained on clean images, evaluated on corrupted ones. Its chosen run is put together again from
-the pretrained model and ``trained.safetensors``, which holds the tensors that this run trained.
+For shifted test sets: a cell trained on clean images, evaluated on corrupted ones. Its chosen run is put together again
+from the pretrained model and ``trained.safetensors``, which holds the tensors that this run trained.
 """
 
 import sys

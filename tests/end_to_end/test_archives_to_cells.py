@@ -123,14 +123,14 @@ def test_images_and_labels_arrive_together(story):
 def test_plasticity_is_measured_against_the_folder_of_imagenet(story):
     source = open_dataset(story.folder / "resources/datasets/imagenet")
     assert source.classes == ("n0", "n1", "n2") and len(source.split("test")) == 12
-    measured = {(row["dataset"], row["block"]): row for row in rows(story.folder, "paper_small", "plasticity")}
+    measured = {(row["dataset"], row["block"]): row for row in rows(story.folder, "paper_small", "rates_by_block")}
     assert set(measured) == {(name, block) for name in EXPECTED for block in range(2)}
     assert all(row["n_pairs"] == 12 and row["rate_mean"] > 0 for row in measured.values())
 
 
-def test_the_summary_has_a_row_per_cell_with_the_robustness_of_cifar10(story):
-    robust = {row["evaluated_on"]: row["n_test"] for row in rows(story.folder, "paper_small", "robustness")}
-    assert robust == {"cifar10_c_contrast_5": 20, "cifar10_c_snow_5": 20}
+def test_the_summary_has_a_row_per_cell_and_cifar10_on_shifted_test_sets(story):
+    shifted = {row["evaluated_on"]: row["n_test"] for row in rows(story.folder, "paper_small", "shifted")}
+    assert shifted == {"cifar10_c_contrast_5": 20, "cifar10_c_snow_5": 20}
     summary = {row["dataset"]: row for row in rows(story.folder, "paper_small", "summary")}
     assert set(summary) == set(EXPECTED)
-    assert {name for name, row in summary.items() if row["robust_accuracy_mean"] is not None} == {"cifar10"}
+    assert {name for name, row in summary.items() if row["shifted_accuracy_mean"] is not None} == {"cifar10"}

@@ -82,7 +82,7 @@ def write_study(
         if on := (evaluate_on or {}).get(dataset):
             chosen = next((run for run in runs if run["chosen"]), None)
             found = {"lr": chosen and chosen["lr"], "accuracy": chosen and chosen["test_accuracy"] - 0.2, "n_test": 360}
-            write(f"robustness/{cell}", "evaluate", [{"evaluated_on": name} | found for name in on], **key)
+            write(f"shifted/{cell}", "evaluate", [{"evaluated_on": name} | found for name in on], **key)
     return Path(folder)
 
 

@@ -23,10 +23,10 @@ from processes import (
 )
 
 PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
-TABLES = ["plasticity", "finetune", "history", "probe", "robustness", *PAGES]
+TABLES = ["rates_by_block", "finetune", "history", "probe", "shifted", *PAGES]
 FIGURES = [
     *("plasticity_by_component", "plasticity_by_depth", "relative_gain", "plasticity_vs_accuracy"),
-    *("robustness", "dynamics", "bounds_vs_plasticity", "accuracy_vs_fraction"),
+    *("accuracy_by_lr", "shifted", "dynamics", "bounds_vs_plasticity", "accuracy_vs_fraction"),
 ]
 CELL = Path("finetune", "vit_smoke", "digits", "mha", "seed=0")
 

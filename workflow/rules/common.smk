@@ -59,14 +59,15 @@ GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds"
     "evaluate_on": EVALUATED_ON,
 }
 PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
-TABLES = ["plasticity", "finetune", "history", "probe", "robustness", *PAGES]
+TABLES = ["rates_by_block", "finetune", "history", "probe", "shifted", *PAGES]
 FIGURES = {
     "plasticity_by_component": "Plasticity",
     "plasticity_by_depth": "Plasticity",
     "bounds_vs_plasticity": "Plasticity",
     "relative_gain": "Fine-tuning",
     "accuracy_vs_fraction": "Fine-tuning",
-    "robustness": "Fine-tuning",
+    "accuracy_by_lr": "Fine-tuning",
+    "shifted": "Fine-tuning",
     "dynamics": "Fine-tuning",
     "plasticity_vs_accuracy": "Does plasticity predict accuracy?",
 }
@@ -100,7 +101,7 @@ def cells():
     return [
         *(f"<results>/finetune/{CELL.format(**cell)}/{name}" for cell in studies.cells(config) for name in RUN_FILES),
         *(
-            f"<results>/robustness/{CELL.format(**cell)}.parquet"
+            f"<results>/shifted/{CELL.format(**cell)}.parquet"
             for cell in studies.cells(config)
             if cell["dataset"] in EVALUATED_ON
         ),

@@ -29,9 +29,9 @@ rule evaluate:
         trained=f"<results>/finetune/{CELL}/trained.safetensors",
         datasets=evaluation_datasets,
     output:
-        f"<results>/robustness/{CELL}.parquet",
+        f"<results>/shifted/{CELL}.parquet",
     log:
-        f"<logs>/robustness/{CELL}.log",
+        f"<logs>/evaluate/{CELL}.log",
     localrule: SMALL
     conda:
         "../../envs/torch.yaml"

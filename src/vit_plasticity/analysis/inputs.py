@@ -6,7 +6,7 @@ from vit_plasticity.analysis import schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime.cli import InputError
 
-TABLE_OF = {"evaluate": "robustness", "measure": "predictors"}
+TABLE_OF = {"plasticity": "rates_by_block", "evaluate": "shifted", "measure": "predictors"}
 """Stage → its table, where that has another name."""
 
 

@@ -12,16 +12,16 @@ _CELL = f"{_GROUP} seed"
 
 COLUMNS = {
     "rates": f"{_GROUP} block pair rate",
-    "plasticity": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
+    "rates_by_block": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
     "bounds": "model component block bound",
     "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
     "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy chosen n_parameters "
     "n_trained n_train n_val n_test batch_size duration_s peak_memory_mb git_commit device",
     "history": f"{_CELL} lr step loss gradient_norm step_lr val_loss val_accuracy",
-    "robustness": f"{_CELL} evaluated_on lr accuracy n_test",
+    "shifted": f"{_CELL} evaluated_on lr accuracy n_test",
     "summary": f"{_GROUP} plasticity plasticity_ci_low plasticity_ci_high bound lr n_seeds val_accuracy_mean "
     "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "
-    "gap_to_full robust_accuracy_mean",
+    "gap_to_full shifted_accuracy_mean",
     "ranking": "model component n_datasets plasticity_mean test_accuracy_mean relative_gain_mean rank_mean",
     "predictors": f"{_GROUP} predictor block value ci_low ci_high n duration_s",
     "correlation": "predictor scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",
@@ -37,12 +37,12 @@ INPUTS = ("rates", "bounds")
 """Those that only jobs write; the others are tables of a study."""
 
 UNIQUE = {
-    "plasticity": "model dataset component block",
+    "rates_by_block": "model dataset component block",
     "bounds": "model component block",
     "predictors": f"{_GROUP} predictor block",
     "probe": "model dataset",
     "finetune": f"{_CELL} lr",
-    "robustness": f"{_CELL} evaluated_on",
+    "shifted": f"{_CELL} evaluated_on",
 }
 """Table → the columns that identify a row."""
 

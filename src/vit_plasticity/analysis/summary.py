@@ -65,19 +65,19 @@ def accuracy_of(runs):
     return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
 
 
-def summarise(*, runs, plasticity, predictors, probe, robustness):
+def summarise(*, runs, plasticity, predictors, probe, shifted):
     """The summary: one row per cell group that was trained or whose plasticity was measured.
 
-    runs, probe, robustness: rows of their stages; plasticity: rows of `plasticity_of`; predictors: of the table, whole
-    components. Any may be empty. bound is the mean over blocks; robust_accuracy_mean is over seeds and the datasets
+    runs, probe, shifted: rows of their stages; plasticity: rows of `plasticity_of`; predictors: of the table, whole
+    components. Any may be empty. bound is the mean over blocks; shifted_accuracy_mean is over seeds and the datasets
     evaluated on.
     """
     summary = accuracy_of(runs).join(plasticity.set_index(GROUP).drop(columns="n_pairs"), how="outer").reset_index()
     summary = summary.fillna({"n_runs": 0, "n_diverged": 0, "n_seeds": 0})
     bound = predictors[predictors["predictor"].eq("bound")].set_index(GROUP)["value"].rename("bound")
-    robust = robustness.groupby(GROUP)["accuracy"].mean().rename("robust_accuracy_mean")
+    elsewhere = shifted.groupby(GROUP)["accuracy"].mean().rename("shifted_accuracy_mean")
     probed = probe.set_index(["model", "dataset"])["accuracy"].rename("probe_accuracy")
-    summary = summary.join(bound, on=GROUP).join(robust, on=GROUP).join(probed, on=["model", "dataset"])
+    summary = summary.join(bound, on=GROUP).join(elsewhere, on=GROUP).join(probed, on=["model", "dataset"])
     return _ordered(_compared(summary), like=pd.concat([runs[GROUP], plasticity[GROUP]]))
 
 

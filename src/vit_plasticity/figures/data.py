@@ -12,9 +12,10 @@ from vit_plasticity.analysis.summary import GROUP, order_of_component
 class Study:
     """The tables of a study, as frames named and built as in `schemas`; of the history, what `read_history` returns."""
 
-    plasticity: pd.DataFrame
+    rates_by_block: pd.DataFrame
     predictors: pd.DataFrame
     finetune: pd.DataFrame
+    shifted: pd.DataFrame
     summary: pd.DataFrame
     correlation: pd.DataFrame
     regret: pd.DataFrame

@@ -1,12 +1,14 @@
-"""The figures of what was fine-tuned: gain, its correlation with plasticity, robustness, and economy.
+"""The figures of what was fine-tuned: gain, correlation with plasticity, learning rates, shifted test sets, economy.
 
 Accuracies and gains are drawn in percent. A component of which every run diverged stands as a cross at the foot.
 """
 
 import numpy as np
+import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from vit_plasticity.analysis.summary import GROUP, order_of_component
 from vit_plasticity.figures import theme
 from vit_plasticity.figures.data import means_over_datasets, panels_of
 
@@ -107,7 +109,7 @@ def _coefficient(correlation, model, dataset):
     return f"r = {signed['estimate']} {interval}\n{p_value}, n = {one['n']}"
 
 
-def robustness(study, styles):
+def by_lr(study, styles):
     """Per model and dataset: each run's test accuracy, learning rates from left to right, and full as a line."""
     if study.finetune.empty:
         return theme.note(NOTHING_TRAINED)
@@ -147,6 +149,33 @@ def robustness(study, styles):
         styles,
         further=handles + ([theme.DIVERGED] if study.finetune["outcome"].eq("diverged").any() else []),
     )
+    return figure
+
+
+def shifted(study, styles):
+    """Per model and dataset: accuracy on the own test set and on each shifted one, means over seeds joined by lines."""
+    if study.shifted.empty:
+        return theme.note("No cell is evaluated on shifted test sets: name them under evaluate_on in the study file.")
+    run = [*GROUP, "seed", "lr"]
+    own = study.finetune.merge(study.shifted[run].drop_duplicates(), on=run)
+    own = own.assign(evaluated_on="own test set", accuracy=own["test_accuracy"])
+    groups = panels_of(study.shifted)
+    figure, axes = theme.panels(len(groups), height=2.1, columns=3)
+    for axis, (model, dataset, title, rows) in zip(axes, groups, strict=True):
+        places = ["own test set", *rows["evaluated_on"].unique()]
+        both = pd.concat([own[own["model"].eq(model) & own["dataset"].eq(dataset)], rows])
+        components = sorted(rows["component"].unique(), key=order_of_component)
+        for offset, component in zip(np.linspace(-0.15, 0.15, len(components)), components, strict=True):
+            found = 100 * both[both["component"] == component].set_index("evaluated_on")["accuracy"].astype(float)
+            found = found.groupby(level=0).agg(["mean", "std"]).reindex(places)
+            x = np.arange(len(places)) + offset
+            axis.plot(x, found["mean"], color=styles[component]["color"], linewidth=0.7, alpha=0.6)
+            theme.points(axis, x, found["mean"], styles[component], span=found["std"], size=3)
+        names = [theme.plain(place.removeprefix(f"{dataset}_")) for place in places]
+        axis.set_xticks(range(len(places)), names, rotation=40, ha="right", rotation_mode="anchor")
+        theme.title(axis, title)
+    figure.supylabel("Test accuracy (%)")
+    theme.legend(figure, study.shifted["component"].unique(), styles, linestyle="-")
     return figure
 
 

@@ -39,9 +39,9 @@ def by_component(study, styles):
 
 def by_depth(study, styles):
     """Per model and dataset: the mean rate of change of each block, with its interval over pairs."""
-    if study.plasticity.empty:
+    if study.rates_by_block.empty:
         return theme.note(NOTHING_MEASURED)
-    groups = panels_of(study.plasticity)
+    groups = panels_of(study.rates_by_block)
     figure, axes = theme.panels(len(groups), sharey=True)
     for axis, (_, _, title, rows) in zip(axes, groups, strict=True):
         for component, one in rows.sort_values("block").groupby("component"):
@@ -52,17 +52,17 @@ def by_depth(study, styles):
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.set_xlim(0.5, rows["block"].max() + 1.5)
         theme.title(axis, title)
-    if study.plasticity["rate_mean"].min() > 0:
+    if study.rates_by_block["rate_mean"].min() > 0:
         theme.log_y(axes[0])
     figure.supxlabel("Block")
     figure.supylabel("Mean rate of change")
-    theme.legend(figure, study.plasticity["component"].unique(), styles, linestyle="-")
+    theme.legend(figure, study.rates_by_block["component"].unique(), styles, linestyle="-")
     return figure
 
 
 def against_bounds(study, styles):
     """Per model: each block's measured rate, mean over datasets, against its theoretical upper bound."""
-    measured = study.plasticity.groupby(["model", "component", "block"], sort=False)["rate_mean"].mean()
+    measured = study.rates_by_block.groupby(["model", "component", "block"], sort=False)["rate_mean"].mean()
     bounds = study.predictors[study.predictors["predictor"].eq("bound") & study.predictors["block"].notna()]
     bounds = bounds.groupby(["model", "component", "block"], sort=False)["value"].mean().rename("bound").reset_index()
     both = bounds.join(measured, on=["model", "component", "block"], how="inner")

@@ -15,9 +15,9 @@ PATHS = {
     "probe": "probe/{model}/{dataset}.parquet",
     "finetune": "finetune/{model}/{dataset}/{component}/seed={seed}/runs.parquet",
     "history": "finetune/{model}/{dataset}/{component}/seed={seed}/history.parquet",
-    "evaluate": "robustness/{model}/{dataset}/{component}/seed={seed}.parquet",
+    "evaluate": "shifted/{model}/{dataset}/{component}/seed={seed}.parquet",
 }
-"""Stage → its files below a study's folder. Stages name their tables; only that of `evaluate` is called robustness."""
+"""Stage → its files below a study's folder."""
 
 _GRID = {
     "models": str, "plasticity_models": str, "predictors": str, "datasets": str, "components": str, "seeds": int,

@@ -139,8 +139,8 @@ def test_the_rows_behind_the_summary_are_passed_on(written):
     assert len(written.finetune) == cells * len(LRS)
     assert len(written.history) == written.finetune["steps_trained"].sum()
     assert len(written.probe) == 3
-    assert len(written.plasticity) == 3 * 3 * 4
-    assert len(written.robustness) == 4 * 2 * 2
+    assert len(written.rates_by_block) == 3 * 3 * 4
+    assert len(written.shifted) == 4 * 2 * 2
 
 
 def test_the_summary_joins_what_belongs_together(written):
@@ -153,16 +153,16 @@ def test_the_summary_joins_what_belongs_together(written):
     bounds = written.predictors.query("predictor == 'bound' and dataset == 'a' and component == 'mha'")
     assert found["bound"] == pytest.approx(bounds[bounds["block"].notna()]["value"].mean())
     assert found["plasticity"] == pytest.approx(
-        written.plasticity.query("dataset == 'a' and component == 'mha'")["rate_mean"].mean()
+        written.rates_by_block.query("dataset == 'a' and component == 'mha'")["rate_mean"].mean()
     )
     assert found["plasticity_ci_low"] < found["plasticity"] < found["plasticity_ci_high"]
-    robust = written.robustness.query("component == 'mha'")["accuracy"].mean()
-    assert found["robust_accuracy_mean"] == pytest.approx(robust)
+    shifted = written.shifted.query("component == 'mha'")["accuracy"].mean()
+    assert found["shifted_accuracy_mean"] == pytest.approx(shifted)
 
 
 def test_what_a_component_does_not_have_is_null(written):
     full = row(written.summary, dataset="b", component="full")
-    assert all(pd.isna(full[name]) for name in ("plasticity", "plasticity_ci_low", "bound", "robust_accuracy_mean"))
+    assert all(pd.isna(full[name]) for name in ("plasticity", "plasticity_ci_low", "bound", "shifted_accuracy_mean"))
     assert full["gap_to_full"] == 0
 
 
@@ -195,7 +195,7 @@ def test_predictors_are_rows_whatever_stage_gave_them(written):
         assert found[column] == known[f"plasticity{other}"]
     assert found["n"] == 64
     first = row(table, predictor="plasticity", dataset="a", component="mha", block=0)
-    assert first["value"] == row(written.plasticity, dataset="a", component="mha", block=0)["rate_mean"]
+    assert first["value"] == row(written.rates_by_block, dataset="a", component="mha", block=0)["rate_mean"]
     files = row(table[table["block"].isna()], predictor="fisher", dataset="a", component="full")
     assert (files["n"], files["duration_s"]) == (64, 0.25)
 
@@ -384,7 +384,7 @@ def test_input_that_cannot_be_meant_is_refused(results, tmp_path):
         (["--grid", json.dumps(SMALL), runs], "--grid goes with --results"),
         (["--results", tmp_path], "nothing is finished below"),
         ([runs, runs], r"finetune: more than one row for .*'seed': 0"),
-        ([rates, rates], "plasticity: more than one row for"),
+        ([rates, rates], "rates_by_block: more than one row for"),
         ([runs, changed(runs, tmp_path / "rev.parquet", rev=2)], "different rev"),
         ([rates, changed(rates, tmp_path / "rev2.parquet", rev=2)], "rev 2"),
         ([changed(runs, tmp_path / "study.parquet", study="other")], "of study 'other', but --study says 'synthetic'"),

@@ -164,15 +164,15 @@ def test_pooled_points_are_centred_and_as_many_as_the_coefficient_says(demo):
 
 def test_diverged_runs_are_marked(demo):
     colour = {c: to_hex(style["color"]) for c, style in theme.styles([]).items()}
-    robustness = panels(draw("robustness", demo))
-    assert crosses(robustness["digits"]) == {colour["fc2"]: 1}
-    assert crosses(robustness["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 3}
+    by_lr = panels(draw("accuracy_by_lr", demo))
+    assert crosses(by_lr["digits"]) == {colour["fc2"]: 1}
+    assert crosses(by_lr["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 3}
     loss = panels(draw("dynamics", demo))
     assert crosses(loss["digits"]) == {colour["fc2"]: 1}
     assert crosses(loss["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 6}
     for name in ("relative_gain", "accuracy_vs_fraction"):
         assert crosses(panels(draw(name, demo))["digits_c_contrast_5"]) == {colour["ln1"]: 1}
-    assert "diverged" in texts(draw("robustness", demo)) and "diverged" in texts(draw("dynamics", demo))
+    assert "diverged" in texts(draw("accuracy_by_lr", demo)) and "diverged" in texts(draw("dynamics", demo))
 
 
 def test_crosses_stay_inside_what_the_other_runs_span(demo):
@@ -185,9 +185,23 @@ def test_crosses_stay_inside_what_the_other_runs_span(demo):
 
 def test_full_is_a_line_at_its_chosen_rate(demo):
     summary = pq.read_table(demo / "summary.parquet").to_pandas().set_index(["dataset", "component"])
-    axis = panels(draw("robustness", demo))["digits"]
+    axis = panels(draw("accuracy_by_lr", demo))["digits"]
     levels = [line.get_ydata()[0] for line in axis.lines if line.get_linestyle() == "--"]
     assert levels == [pytest.approx(100 * summary.loc[("digits", "full"), "test_accuracy_mean"])]
+
+
+def test_shifted_test_sets_stand_beside_the_own_one(tmp_path):
+    grid = ONE | {"datasets": ["digits", "other"], "components": ["mha", "ln1"], "seeds": [0, 1]}
+    folder = tables_of(tmp_path, grid, steps=4, every=2, evaluate_on={"digits": ["digits_c_blur_5", "dim"]})
+    axes = panels(draw("shifted", folder))
+    assert list(axes) == ["digits"]
+    assert [label.get_text() for label in axes["digits"].get_xticklabels()] == ["own test set", "c_blur_5", "dim"]
+    runs = pq.read_table(folder / "finetune.parquet").to_pandas().query("chosen and dataset == 'digits'")
+    drawn = {to_hex(line.get_color()): line.get_ydata() for line in axes["digits"].lines if len(line.get_ydata()) == 3}
+    for component, style in theme.styles([]).items():
+        if component in ("mha", "ln1"):
+            own = 100 * runs.query("component == @component")["test_accuracy"].mean()
+            assert drawn[to_hex(style["color"])] == pytest.approx([own, own - 20, own - 20])
 
 
 def test_names_are_shown_as_they_are():
@@ -211,10 +225,10 @@ def test_the_command_writes_all_figures_without_torch_and_always_the_same(demo, 
 
 
 def test_tables_that_are_missing_or_not_ours_are_refused(demo, tmp_path):
-    with pytest.raises(cli.InputError, match=r"plasticity.parquet is missing: write the tables with"):
+    with pytest.raises(cli.InputError, match=r"rates_by_block.parquet is missing: write the tables with"):
         plots.read(tmp_path)
     write_study(tmp_path, **ONE, steps=2, every=2)
-    (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "plasticity.parquet")
+    (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "rates_by_block.parquet")
     with pytest.raises(cli.InputError, match="written by stage 'plasticity'; name a folder that correlate wrote"):
         plots.read(tmp_path)
 
