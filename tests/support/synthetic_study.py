@@ -103,7 +103,8 @@ def rates(blocks, pairs, model, dataset, component):
         * np.exp(0.05 * rng.standard_normal((blocks, pairs)))
     )
     block, pair = np.indices(values.shape)
-    return {"block": block.ravel(), "pair": pair.ravel(), "rate": values.ravel()}
+    images = {"source_image": pair.ravel(), "target_image": pair.ravel()}
+    return {"block": block.ravel(), "pair": pair.ravel(), **images, "rate": values.ravel()}
 
 
 def predicted(predictor, model, dataset, component, blocks):

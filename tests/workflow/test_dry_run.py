@@ -13,7 +13,7 @@ STUDIES = {
     "config.yaml": {
         "fetch_dataset": 5,
         "pretrain": 1,
-        "plasticity": 4 * 5,
+        "plasticity": 5,
         "bounds": 5,
         "probe": 4,
         "finetune": 4 * 6 * 2,
@@ -24,7 +24,7 @@ STUDIES = {
     "smoke.yaml": {
         "fetch_dataset": 3,
         "pretrain": 1,
-        "plasticity": 2 * 2,
+        "plasticity": 2,
         "bounds": 2,
         "probe": 2,
         "finetune": 2 * 2 * 2,
@@ -35,7 +35,7 @@ STUDIES = {
     "paper.yaml": {
         "fetch_dataset": 12,
         "fetch_model": 3,
-        "plasticity": 3 * 11 * 5,
+        "plasticity": 3 * 5,
         "bounds": 3 * 5,
         "probe": 11,
         "finetune": 11 * 7 * 3,
@@ -46,7 +46,7 @@ STUDIES = {
     "paper_adamw.yaml": {
         "fetch_dataset": 5,
         "fetch_model": 1,
-        "plasticity": 4 * 5,
+        "plasticity": 5,
         "bounds": 5,
         "probe": 4,
         "finetune": 4 * 6 * 3,

@@ -5,16 +5,18 @@ Snakemake compares `params` loosely, so that no stale result may hide behind a c
 
 import collections
 import copy
+import re
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from planning import plan
-from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config
+from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config, snakemake, stable
 
 from vit_plasticity.study import config as studies
 
 ANALYSIS = {"correlate": 1, "plots": 1}
-MEASURE = {"plasticity": 4, "bounds": 2, "probe": 2}
+MEASURE = {"plasticity": 2, "bounds": 2, "probe": 2}
 CELLS = {"finetune": 8, "evaluate": 4}
 ALL_RESULTS = MEASURE | CELLS | ANALYSIS
 
@@ -22,7 +24,7 @@ AFTER = {
     "study": ALL_RESULTS,
     "downloads": {},
     "pretrain": {"pretrain": 1} | ALL_RESULTS,
-    "plasticity": {"plasticity": 4} | ANALYSIS,
+    "plasticity": {"plasticity": 2} | ANALYSIS,
     "bounds": {"bounds": 2} | ANALYSIS,
     "probe": {"probe": 2} | ANALYSIS,
     "finetune": CELLS | ANALYSIS,
@@ -154,7 +156,7 @@ LISTS = {
     ),
     "block component added": (
         {"components": ["mha", "ln1", "fc1"]},
-        {"plasticity": 2, "bounds": 1, "finetune": 4, "evaluate": 2} | ANALYSIS,
+        {"plasticity": 1, "bounds": 1, "finetune": 4, "evaluate": 2} | ANALYSIS,
     ),
     "component removed": ({"components": ["mha"]}, ANALYSIS),
     "components turned": ({"components": ["ln1", "mha"]}, ANALYSIS),
@@ -162,7 +164,7 @@ LISTS = {
         {"datasets": ["digits", "digits_c_contrast_5", "digits_c_snow_3"]},
         {"fetch_dataset": 1, "plasticity": 2, "probe": 1, "finetune": 4} | ANALYSIS,
     ),
-    "dataset removed": ({"datasets": ["digits"]}, ANALYSIS),
+    "dataset removed": ({"datasets": ["digits"]}, {"plasticity": 2} | ANALYSIS),  # one job measures all datasets
     "learning rate added": ({"finetune__lrs": [0.03, 0.1, 0.3]}, CELLS | ANALYSIS),
     "evaluated on one more": ({"evaluate_on": EVALUATE_TWICE}, {"fetch_dataset": 1, "evaluate": 4} | ANALYSIS),
     "evaluated on none": ({"evaluate_on": []}, ANALYSIS),
@@ -186,7 +188,7 @@ LISTS = {
         {"pretrain": 1} | ALL_RESULTS,
     ),
     "model in the catalog that nothing uses": ({"catalog__models__unused": {"timm": "vit_base_patch16_224"}}, {}),
-    "another source": ({"plasticity__source": "digits"}, {"plasticity": 4, "bounds": 2} | ANALYSIS),
+    "another source": ({"plasticity__source": "digits"}, {"plasticity": 2, "bounds": 2} | ANALYSIS),
     "the same models measured, by name": ({"plasticity__models": ["vit_smoke"]}, {}),
     "override of a dataset": (
         {"overrides": {"digits": {"finetune": {"steps": 12}}}},
@@ -203,6 +205,18 @@ def test_changed_list_reruns_what_is_new_and_the_analysis(smoke, changes, expect
     assert rerun(smoke, smoke_config(**changes)) == expected
 
 
+def test_a_new_dataset_is_measured_and_the_others_keep_their_rates(study, smoke):
+    """One job measures all datasets of a component, so that it runs again; nothing of it is old, nothing is missing."""
+    config = smoke_config(datasets=["digits", "digits_c_contrast_5", "digits_c_snow_3"])
+    folder = "results/smoke/plasticity/vit_smoke"
+    snakemake(study, f"{folder}/digits_c_snow_3/mha.parquet", config=config)
+    for dataset in ("digits", "digits_c_contrast_5"):
+        assert stable(study / folder / dataset / "mha.parquet") == stable(smoke / folder / dataset / "mha.parquet")
+    added = pq.read_table(study / folder / "digits_c_snow_3" / "mha.parquet", partitioning=None)
+    assert set(added["dataset"].to_pylist()) == {"digits_c_snow_3"}
+    assert {job.wildcards for job in plan(study, config) if job.rule == "plasticity"} == {"vit_smoke/ln1"}
+
+
 def test_only_the_cells_of_a_new_seed_run(smoke):
     cells = {job.wildcards for job in plan(smoke, smoke_config(seeds=[0, 1, 2])) if job.rule == "finetune"}
     names = [f"vit_smoke/{d}/{c}/2" for d in ("digits", "digits_c_contrast_5") for c in ("mha", "ln1")]
@@ -212,7 +226,7 @@ def test_only_the_cells_of_a_new_seed_run(smoke):
 REVISIONS = {
     "data.smk": {"fetch_dataset": 3, "pretrain": 1} | ALL_RESULTS,
     "models.smk": {"pretrain": 1} | ALL_RESULTS,
-    "plasticity.smk": {"plasticity": 4, "bounds": 2} | ANALYSIS,
+    "plasticity.smk": {"plasticity": 2, "bounds": 2} | ANALYSIS,
     "probe.smk": {"probe": 2} | ANALYSIS,
     "finetune.smk": CELLS | ANALYSIS,
     "analysis.smk": ANALYSIS,
@@ -222,7 +236,8 @@ REVISIONS = {
 @pytest.mark.parametrize("rules", REVISIONS)
 def test_new_revision_of_a_rule_reruns_it(smoke, tmp_path, rules):
     checkout = copy_checkout(tmp_path / "checkout")
-    edit(checkout / "workflow" / "rules" / rules, "rev=1,", "rev=2,")
+    path = checkout / "workflow" / "rules" / rules
+    path.write_text(re.sub(r"rev=\d+,", "rev=1000,", path.read_text()))
     assert rerun(smoke, SMOKE, checkout=checkout) == REVISIONS[rules]
 
 

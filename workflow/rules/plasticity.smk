@@ -2,20 +2,24 @@ rule plasticity:
     input:
         model="resources/models/{model}",
         source=f"resources/datasets/{config['plasticity']['source']}",
-        target="resources/datasets/{dataset}",
+        targets=collect("resources/datasets/{dataset}", dataset=config["datasets"]),
     output:
-        "<results>/plasticity/{model}/{dataset}/{component}.parquet",
+        collect(
+            "<results>/plasticity/{model}/{dataset}/{component}.parquet",
+            dataset=config["datasets"],
+            allow_missing=True,
+        ),
     log:
-        "<logs>/plasticity/{model}/{dataset}/{component}.log",
+        "<logs>/plasticity/{model}/{component}.log",
     localrule: SMALL
     conda:
         "../../envs/torch.yaml"
     params:
         study=config["study"],
         settings=plasticity_settings(),
-        rev=1,
+        rev=2,
     shell:
-        "python -m vit_plasticity.warm plasticity --model {input.model} --source {input.source} --target {input.target}"
+        "python -m vit_plasticity.warm plasticity --model {input.model} --source {input.source} --targets {input.targets}"
         " --component {wildcards.component} --params {params.settings:q} --study {params.study} --rev {params.rev}"
         " --threads {threads} --output {output} > {log} 2>&1"
 

@@ -47,7 +47,7 @@ def _shown(value, column):
     if value is None:
         return "–"
     if column in _COMPONENTS:
-        return label(value)
+        return ", ".join(map(label, value.split(", ")))  # where a rule's choices tie, all of them
     if not isinstance(value, float):
         return str(value)
     if "p_value" in column and value < 0.001:

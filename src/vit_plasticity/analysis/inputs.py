@@ -55,8 +55,10 @@ def _read_rates(paths, confidence):
             )
         whole["provenance"] += [one for one in source["provenance"] if one not in whole["provenance"]]
         rates = schemas.conform(table, "rates").to_pandas()
-        by_block.append(analysis.rates_by_block(rates, confidence))
-        means.append(analysis.plasticity_of(rates, confidence))
+        inputs = tables.about(path).get("inputs") or {}
+        same_images = "source" in inputs and inputs["source"] == inputs.get("dataset")
+        by_block.append(analysis.rates_by_block(rates, confidence, same_images=same_images))
+        means.append(analysis.plasticity_of(rates, confidence, same_images=same_images))
     if not paths:
         none = schemas.schema("rates").empty_table().to_pandas()
         by_block, means = [analysis.rates_by_block(none, confidence)], [analysis.plasticity_of(none, confidence)]

@@ -11,7 +11,7 @@ _GROUP = "model dataset component"
 _CELL = f"{_GROUP} seed"
 
 COLUMNS = {
-    "rates": f"{_GROUP} block pair rate",
+    "rates": f"{_GROUP} block pair source_image target_image rate",
     "rates_by_block": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
     "bounds": "model component block bound",
     "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
@@ -49,8 +49,8 @@ UNIQUE = {
 _KINDS = {
     pa.string(): "model dataset component outcome evaluated_on predictor predictor_a predictor_b rule scope statistic "
     "component_a component_b git_commit device",
-    pa.int64(): "block pair seed n n_iter n_pairs n_train n_val n_test n_features steps steps_trained best_step "
-    "n_parameters n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
+    pa.int64(): "block pair source_image target_image seed n n_iter n_pairs n_train n_val n_test n_features steps "
+    "steps_trained best_step n_parameters n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
     pa.bool_(): "chosen converged",
 }
 _TYPES = {column: kind for kind, names in _KINDS.items() for column in names.split()}

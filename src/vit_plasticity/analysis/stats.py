@@ -1,4 +1,4 @@
-"""Means, paired tests and their adjustment. Arrays in, numbers out; what is undefined is NaN, never an error."""
+"""Paired tests and their adjustment. Arrays in, numbers out; what is undefined is NaN, never an error."""
 
 import math
 from dataclasses import dataclass
@@ -17,17 +17,6 @@ class PairedTest:
     t_p_value: float
     wilcoxon_statistic: float
     wilcoxon_p_value: float
-
-
-def mean_interval(mean, std, n, confidence):
-    """Student's interval of a mean, from the mean, the standard deviation (n − 1) and the number of values n.
-
-    Arrays or numbers; returns (low, high), NaN where n < 2.
-    """
-    n = np.asarray(n, dtype=float)
-    several = np.where(n > 1, n, np.nan)
-    half = stats.t.ppf(0.5 + confidence / 2, several - 1) * np.asarray(std, dtype=float) / np.sqrt(several)
-    return mean - half, mean + half
 
 
 def paired(a, b):

@@ -10,6 +10,7 @@ import math
 import pandas as pd
 
 from vit_plasticity.analysis import stats
+from vit_plasticity.runtime.intervals import image_interval
 from vit_plasticity.vit.components import COMPONENTS, parts
 
 GROUP = ["model", "dataset", "component"]
@@ -23,19 +24,35 @@ def order_of_component(component):
     return len(ids), [list(COMPONENTS).index(i) for i in ids]
 
 
-def rates_by_block(rates, confidence):
-    """One measurement in short: for each block, mean rate over pairs with Student's interval. rates: one job's rows."""
-    table = rates.groupby([*GROUP, "block"], sort=True)["rate"].agg(rate_mean="mean", rate_std="std", n_pairs="count")
-    low, high = stats.mean_interval(table["rate_mean"], table["rate_std"], table["n_pairs"], confidence)
-    return table.assign(ci_low=low, ci_high=high).reset_index()
+def rates_by_block(rates, confidence, *, same_images=False):
+    """One measurement in short: for each block, mean rate over pairs, with the interval that resamples images.
+
+    rates: one job's rows. same_images: the source images are the target images; see `runtime.intervals`.
+    """
+    keys = rates[GROUP].drop_duplicates()
+    if keys.empty:
+        return pd.DataFrame(columns=[*GROUP, "block", "rate_mean", "rate_std", "n_pairs", "ci_low", "ci_high"])
+    values, source, target = _by_pair(rates)
+    mean, low, high = image_interval(values, source, target, confidence, same_images=same_images)
+    table = {"block": values.index, "rate_mean": mean, "rate_std": values.std(axis=1, ddof=1), "n_pairs": len(source)}
+    return keys.merge(pd.DataFrame(table | {"ci_low": low, "ci_high": high}), how="cross")
 
 
-def plasticity_of(rates, confidence):
-    """The plasticity of one measurement: mean over blocks, then over pairs, with Student's interval over pairs."""
-    per_pair = rates.groupby([*GROUP, "pair"], sort=True)["rate"].mean()
-    table = per_pair.groupby(GROUP, sort=True).agg(plasticity="mean", std="std", n_pairs="count")
-    low, high = stats.mean_interval(table["plasticity"], table["std"], table["n_pairs"], confidence)
-    return table.assign(plasticity_ci_low=low, plasticity_ci_high=high).drop(columns="std").reset_index()
+def plasticity_of(rates, confidence, *, same_images=False):
+    """The plasticity of one measurement: mean over blocks, then over pairs, with an interval as `rates_by_block`."""
+    keys = rates[GROUP].drop_duplicates()
+    if keys.empty:
+        return keys.assign(plasticity=math.nan, n_pairs=0, plasticity_ci_low=math.nan, plasticity_ci_high=math.nan)
+    values, source, target = _by_pair(rates)
+    mean, low, high = image_interval(values.mean(axis=0), source, target, confidence, same_images=same_images)
+    return keys.assign(plasticity=mean, n_pairs=len(source), plasticity_ci_low=low, plasticity_ci_high=high)
+
+
+def _by_pair(rates):
+    """One job's rows as a frame of rates (n_blocks, n_pairs), and the images of each pair."""
+    values = rates.pivot(index="block", columns="pair", values="rate")
+    images = rates.drop_duplicates("pair").set_index("pair").loc[values.columns]
+    return values, images["source_image"], images["target_image"]
 
 
 def accuracy_of(runs):

@@ -37,11 +37,11 @@ def provenance(device="cpu"):
     }
 
 
-def write(path, rows, *, study, stage, rev, key, device="cpu", spec=None):
+def write(path, rows, *, study, stage, rev, key, device="cpu", spec=None, settings=None, inputs=None):
     """Write `rows` (a DataFrame, or a list or dict of columns) to the Parquet file `path`, atomically.
 
     key: dict of the wildcards that identify the file; its values become the first columns. spec: the hash of all that
-    the numbers depend on, where the stage has one.
+    the numbers depend on, where the stage has one. settings: dict; inputs: the fingerprint of each input, by its name.
     """
     table = rows if isinstance(rows, pa.Table) else _to_table(rows)
     for position, (name, value) in enumerate(key.items()):
@@ -49,7 +49,7 @@ def write(path, rows, *, study, stage, rev, key, device="cpu", spec=None):
             raise ValueError(f"{path}: column {name!r} is part of the key and must not be given twice")
         table = table.add_column(position, name, pa.array([value] * table.num_rows))
     about = {"study": study, "stage": stage, "rev": rev, "key": key, "spec": spec, "provenance": provenance(device)}
-    write_table(path, table, about)
+    write_table(path, table, about | {"settings": settings, "inputs": inputs})
 
 
 def write_table(path, table, about):

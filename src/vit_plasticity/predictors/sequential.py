@@ -2,11 +2,11 @@
 
 Group-sequential sampling: the numbers of pairs at which one looks are fixed beforehand and double each time, and the
 error of 5 % is spent in equal parts over the looks (Bonferroni). So with 95 % probability a block's mean lies in its
-intervals at every look, whichever is the last; as for any Student interval, the mean of that many pairs counts as
-normal.
+intervals at every look, whichever is the last. Intervals are those of `runtime.intervals`: once every image is in use,
+more pairs of the same images hardly narrow them.
 """
 
-import numpy as np
+from vit_plasticity.runtime.intervals import image_interval
 
 CONFIDENCE = 0.95
 FIRST_LOOK = 64
@@ -18,16 +18,12 @@ def looks(most):
     return [*doubled, most]
 
 
-def half_widths(rates, n_looks):
-    """Half the width of the interval of each block's mean, at one of `n_looks` looks: rates (n_blocks, n) →
-    (n_blocks,)."""
-    from scipy.special import stdtrit  # where nothing stops early, nothing waits for this import
-
-    n = rates.shape[1]
-    quantile = stdtrit(n - 1, 1 - (1 - CONFIDENCE) / n_looks / 2)
-    return quantile * rates.std(axis=1, ddof=1) / np.sqrt(n)
+def interval(rates, source_image, target_image, n_looks, *, same_images=False):
+    """Mean of each block and its interval at one of `n_looks` looks: rates (n_blocks, n) → three arrays (n_blocks,)."""
+    confidence = 1 - (1 - CONFIDENCE) / n_looks
+    return image_interval(rates, source_image, target_image, confidence, same_images=same_images)
 
 
-def narrow_enough(rates, relative_width, n_looks):
+def narrow_enough(mean, low, high, relative_width):
     """Whether the interval of every block's mean is at most `relative_width` times that mean wide."""
-    return bool((2 * half_widths(rates, n_looks) <= relative_width * rates.mean(axis=1)).all())
+    return bool((high - low <= relative_width * mean).all())

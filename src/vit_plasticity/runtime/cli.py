@@ -25,8 +25,8 @@ def parser(stage, description):
     )
 
 
-def add_table_arguments(parser, what):
-    """Add what every stage that writes one table takes: --params, --study, --rev and --output."""
+def add_table_arguments(parser, what, *, many=False):
+    """Add what every stage that writes a table, or many, takes: --params, --study, --rev and --output."""
     parser.add_argument(
         "--params",
         default="{}",
@@ -42,7 +42,8 @@ def add_table_arguments(parser, what):
         default=1,
         help="revision of the stage's numbers, recorded in the table (default: %(default)s)",
     )
-    parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}")
+    several = {"nargs": "+", "metavar": "P"} if many else {}
+    parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}", **several)
 
 
 def add_compute_arguments(parser):

@@ -14,8 +14,10 @@ def select_device(name, threads):
     """The torch device of that name ("auto": the first GPU, or the CPU where there is none), with `threads` CPU threads
     for torch and for the linear algebra of NumPy, SciPy and scikit-learn.
 
+    From then on float32 products keep all their digits: TF32, which GPUs would use for convolutions, has three.
     Raises InputError for a device that this machine lacks.
     """
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     # Environment variables would come too late in a process that has loaded these libraries for another job.
     threadpoolctl.threadpool_limits(threads)
     torch.set_num_threads(threads)

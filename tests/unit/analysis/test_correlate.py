@@ -13,9 +13,11 @@ import pytest
 from synthetic_study import DEMO, write_study
 
 from vit_plasticity import correlate
+from vit_plasticity.analysis import html as html_table
 from vit_plasticity.analysis import predictor_table, schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.intervals import image_interval
 from vit_plasticity.study import grid as layout
 
 SMALL = {"models": ["m"], "datasets": ["a", "b", "c"], "components": ["mha", "fc1", "ln1", "full"], "seeds": [0, 1]}
@@ -110,11 +112,15 @@ class TestChoice:
         assert np.isnan(chosen((0, 0.1, 0.5, 0.5), (1, 0.1, 0.5, 0.6))["lr_spread"])
 
 
-def test_plasticity_is_the_mean_over_blocks_and_pairs_with_students_interval():
-    rates = pd.DataFrame({
+def one_measurement(source_image, target_image):
+    return pd.DataFrame({
         "model": "m", "dataset": "d", "component": "mha", "block": [0, 0, 0, 1, 1, 1], "pair": [0, 1, 2] * 2,
-        "rate": [1.0, 2, 3, 3, 4, 8],
+        "source_image": source_image * 2, "target_image": target_image * 2, "rate": [1.0, 2, 3, 3, 4, 8],
     })  # fmt: skip
+
+
+def test_plasticity_is_the_mean_over_blocks_and_pairs_with_students_interval():
+    rates = one_measurement([5, 0, 2], [1, 3, 0])
     blocks, mean = analysis.rates_by_block(rates, 0.95), analysis.plasticity_of(rates, 0.95).iloc[0]
     assert blocks["rate_mean"].tolist() == [2, 5]
     assert blocks["rate_std"].tolist() == pytest.approx([1, 7**0.5])
@@ -123,6 +129,17 @@ def test_plasticity_is_the_mean_over_blocks_and_pairs_with_students_interval():
     per_pair = [2, 3, 5.5]
     assert mean["plasticity"] == pytest.approx(3.5)
     assert mean["plasticity_ci_low"] == pytest.approx(3.5 - 4.302653 * np.std(per_pair, ddof=1) / 3**0.5)
+
+
+@pytest.mark.parametrize("same_images", [False, True])
+def test_intervals_of_plasticity_resample_images(same_images):
+    rates = one_measurement([0, 0, 1], [2, 1, 2])
+    blocks = analysis.rates_by_block(rates.sample(frac=1, random_state=0), 0.9, same_images=same_images)
+    mean = analysis.plasticity_of(rates, 0.9, same_images=same_images).iloc[0]
+    expected = image_interval([1, 2, 3], [0, 0, 1], [2, 1, 2], 0.9, same_images=same_images)
+    assert blocks.loc[0, ["rate_mean", "ci_low", "ci_high"]].tolist() == pytest.approx(expected)
+    expected = image_interval([2, 3, 5.5], [0, 0, 1], [2, 1, 2], 0.9, same_images=same_images)
+    assert mean[["plasticity", "plasticity_ci_low", "plasticity_ci_high"]].tolist() == pytest.approx(expected)
 
 
 def test_every_table_is_written_with_its_columns(written):
@@ -427,3 +444,8 @@ def test_the_demo_grid_is_complete(tmp_path):
     assert {stage: len(paths) for stage, paths in files.items()} == {
         "plasticity": 20, "bounds": 5, "measure": 0, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
     }  # fmt: skip
+
+
+def test_components_that_tie_stand_in_one_cell_of_a_page():
+    table = pa.table({"component": ["ln1, mha+fc1", "fc2"]})
+    assert '<td class="text">LN1, MHA+FC1</td>' in html_table.page(table, "regret", "")

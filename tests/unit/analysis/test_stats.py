@@ -1,4 +1,4 @@
-"""Means, paired tests and their adjustment: those of scipy, and null where undefined."""
+"""Paired tests and their adjustment: those of scipy, and null where undefined."""
 
 import math
 
@@ -10,13 +10,6 @@ from vit_plasticity.analysis import stats
 
 NAN = math.nan
 pytestmark = pytest.mark.filterwarnings("error")
-
-
-def test_the_interval_of_a_mean_is_students():
-    values = np.array([1.0, 2, 4, 7])
-    expected = reference.t.interval(0.9, 3, loc=values.mean(), scale=reference.sem(values))
-    assert stats.mean_interval(values.mean(), values.std(ddof=1), 4, 0.9) == pytest.approx(expected)
-    assert np.isnan(stats.mean_interval(1.0, NAN, 1, 0.9)).all()
 
 
 def test_paired_tests_are_scipys_without_missing_pairs():

@@ -3,8 +3,10 @@
 import functools
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +16,11 @@ from small_vit import small_vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from vit_plasticity import plasticity, vit
+from vit_plasticity import plasticity as program
+from vit_plasticity import vit
+from vit_plasticity.analysis import tables
+from vit_plasticity.data import registry as datasets
+from vit_plasticity.predictors import plasticity, points
 from vit_plasticity.vit.components import BLOCK_COMPONENTS
 
 GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
@@ -137,20 +143,58 @@ def test_pairs_that_do_not_fit_are_refused(model):
         plasticity.rates_of_change(model, source, target[:2], "fc1")
 
 
+def test_a_target_has_the_same_rates_beside_any_others(model, dataset):
+    """Also where each stops at its own look."""
+    source, targets = dataset.split("train"), [(dataset.split(name), name == "train") for name in ("test", "train")]
+    params = SimpleNamespace(pairs=200, seed=0, relative_width=0.17)
+    together = plasticity.measure(model, source, targets, "mha", params)
+    alone = [plasticity.measure(model, source, [target], "mha", params)[0] for target in targets]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one.rates, other.rates)
+        assert np.array_equal(one.target_image, other.target_image)
+    assert len({one.rates.shape[1] for one in together}) == 2
+
+
+def test_files_say_which_images_make_a_pair(model_folder, dataset_folder, tmp_path):
+    """Rates of a pair are those of the images named; the source itself as a target is told by its fingerprint."""
+    outputs = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    program.main([
+        "--model", str(model_folder), "--source", str(dataset_folder), "--component", "fc1",
+        "--params", '{"pairs": 70}', "--output", *map(str, outputs),
+        "--targets", str(dataset_folder), str(dataset_folder),
+    ])  # fmt: skip
+    table, test = pq.read_table(outputs[0]).to_pandas(), datasets.open_dataset(dataset_folder).split("test")
+    assert table.equals(pq.read_table(outputs[1]).to_pandas())
+    columns = ["model", "dataset", "component", "block", "pair", "source_image", "target_image", "rate"]
+    assert list(table.columns) == columns
+    model, some = vit.load(model_folder), table[table["pair"].eq(69)]
+    x, y = (points.images(model, test, some[side][:1]) for side in ("source_image", "target_image"))
+    np.testing.assert_allclose(some["rate"], program.rates_of_change(model, x, y, "fc1")[:, 0], rtol=1e-5)
+    inputs = tables.about(outputs[0])["inputs"]
+    assert inputs["source"] == inputs["dataset"] != inputs["model"]
+    assert (table["source_image"] != table["target_image"]).all()
+
+
+def test_as_many_outputs_as_targets(capsys):
+    with pytest.raises(SystemExit):
+        program.main(["--model", "m", "--source", "s", "--targets", "a", "b", "--component", "fc1", "--output", "one"])
+    assert "2 --targets and 1 --output files" in capsys.readouterr().err
+
+
 @given(n_source=st.integers(1, 40), n_target=st.integers(1, 40), n=st.integers(1, 100), seed=st.integers(0, 9))
 def test_pairs_use_images_evenly_and_one_source_sample(n_source, n_target, n, seed):
-    params = plasticity.PlasticityParams(pairs=n, seed=seed)
-    source, target = plasticity.pair_indices(n_source, n_target, params)
+    params = SimpleNamespace(pairs=n, seed=seed)
+    source, target = points.pair_indices(n_source, n_target, params)
     for indices, size in ((source, n_source), (target, n_target)):
         counts = np.bincount(indices, minlength=size)
         assert len(indices) == n
         assert counts.max() - counts.min() <= 1
-    assert np.array_equal(source, plasticity.pair_indices(n_source, n_target + 1, params)[0])
+    assert np.array_equal(source, points.pair_indices(n_source, n_target + 1, params)[0])
 
 
 @given(n=st.integers(2, 20), pairs=st.integers(1, 60), seed=st.integers(0, 9))
 def test_an_image_never_meets_itself(n, pairs, seed):
-    params = plasticity.PlasticityParams(pairs=pairs, seed=seed)
-    source, target = plasticity.pair_indices(n, n, params, same_images=True)
+    params = SimpleNamespace(pairs=pairs, seed=seed)
+    source, target = points.pair_indices(n, n, params, same_images=True)
     assert (source != target).all()
     assert len(source) == len(target) == pairs

@@ -4,49 +4,61 @@ import itertools
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vit_plasticity import plasticity
 from vit_plasticity.plasticity import PlasticityParams
-from vit_plasticity.predictors import sequential
+from vit_plasticity.predictors import plasticity, sequential
 
 
 def measured(model, dataset, component="fc1", **params):
     params = PlasticityParams(**{"pairs": 150} | params)
-    return plasticity.measure(model, dataset.split("train"), dataset.split("test"), component, params)
+    (found,) = plasticity.measure(model, dataset.split("train"), [(dataset.split("test"), False)], component, params)
+    return found
 
 
 def test_all_pairs_are_used_unless_a_width_is_given(model, dataset):
     assert PlasticityParams().relative_width == 0
-    assert measured(model, dataset).shape == (2, 150)
+    assert measured(model, dataset).rates.shape == (2, 150)
 
 
 @pytest.mark.parametrize("component", ["ln1", "fc2", "mha"])
 def test_a_wide_interval_stops_at_the_first_look_with_the_same_pairs(model, dataset, component):
     everything = measured(model, dataset, component)
     early = measured(model, dataset, component, relative_width=10.0)
-    assert early.shape == (2, 64)
-    torch.testing.assert_close(early, everything[:, :64])
+    assert early.rates.shape == (2, 64)
+    np.testing.assert_allclose(early.rates, everything.rates[:, :64])
+    assert np.array_equal(early.target_image, everything.target_image[:64])
 
 
 def test_a_narrow_interval_takes_all_pairs(model, dataset):
-    torch.testing.assert_close(measured(model, dataset, relative_width=1e-6), measured(model, dataset))
+    np.testing.assert_allclose(measured(model, dataset, relative_width=1e-6).rates, measured(model, dataset).rates)
 
 
 def test_every_block_must_be_known_well_enough():
-    rates = np.stack([np.full(64, 2.0), np.tile([1.0, 3.0], 32)])
-    assert not sequential.narrow_enough(rates, 0.1, n_looks=4)
-    assert sequential.narrow_enough(rates[:1], 0.1, n_looks=4)
+    mean, half = np.array([2.0, 2.0]), np.array([0.0, 0.2])
+    assert not sequential.narrow_enough(mean, mean - half, mean + half, 0.1)
+    assert sequential.narrow_enough(mean[:1], mean[:1], mean[:1], 0.1)
 
 
 def test_the_width_is_that_of_the_last_look(model, dataset):
-    width, n_looks = 0.02, len(sequential.looks(2000))
-    rates = measured(model, dataset, pairs=2000, relative_width=width).numpy()
-    assert 64 < rates.shape[1] < 2000
-    assert sequential.narrow_enough(rates, width, n_looks)
-    assert not sequential.narrow_enough(rates[:, : rates.shape[1] // 2], width, n_looks)
+    width, n_looks = 0.15, len(sequential.looks(2000))
+    found = measured(model, dataset, "mha", pairs=2000, relative_width=width)
+    assert 64 < found.rates.shape[1] < 2000
+    assert sequential.narrow_enough(*found.interval(n_looks), width)
+    found.rates = found.rates[:, : found.rates.shape[1] // 2]
+    assert not sequential.narrow_enough(*found.interval(n_looks), width)
+
+
+def test_reused_images_do_not_end_a_measurement():
+    """600 pairs of 20 images whose rates depend on the image alone are 20 observations, not 600."""
+    of_image = np.random.default_rng(0).lognormal(sigma=0.3, size=20)
+    source, target = np.tile(np.arange(20), 30), np.repeat(np.arange(60), 10)
+    rates = of_image[source][None]
+    by_image = sequential.interval(rates, source, target, n_looks=4)
+    by_pair = sequential.interval(rates, np.arange(600), np.arange(600), n_looks=4)
+    assert sequential.narrow_enough(*by_pair, 0.1)
+    assert not sequential.narrow_enough(*by_image, 0.1)
 
 
 @given(most=st.integers(1, 100_000))
@@ -65,6 +77,6 @@ def test_intervals_hold_at_all_looks_together():
     truth = np.exp(0.3**2 / 2)
     outside = np.zeros(len(rates), dtype=bool)
     for n in looks:
-        half = sequential.half_widths(rates[:, :n], len(looks))
-        outside |= np.abs(rates[:, :n].mean(axis=1) - truth) > half
+        _, low, high = sequential.interval(rates[:, :n], np.arange(n), np.arange(n), len(looks))
+        outside |= (truth < low) | (truth > high)
     assert outside.mean() < 0.05
