@@ -1,6 +1,7 @@
 """Training and evaluation images, per core: against PIL and torchvision, one image after the other."""
 
 import functools
+import json
 import tempfile
 from pathlib import Path
 
@@ -16,8 +17,9 @@ from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data.formats import folder as prepare_folder
 from vit_plasticity.data.registry import Images, Split
-from vit_plasticity.pretrain import PretrainParams, build
+from vit_plasticity.pretrain import build
 from vit_plasticity.runtime.device import select_device
+from vit_plasticity.study.config import settings
 from vit_plasticity.training import step as training
 
 BATCH = 64
@@ -128,8 +130,8 @@ def photo_split(files):
 
 
 def demo_model():
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())["pretrain"]
-    return build(PretrainParams(**settings), 10)
+    given = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["pretrain"]
+    return build(settings("pretrain", json.dumps(given)), 10)
 
 
 def vit_base():

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import at_most, stated
 from vit_plasticity import vit, warm
-from vit_plasticity.pretrain import PretrainParams, build
+from vit_plasticity.pretrain import build
+from vit_plasticity.study.config import settings
 
 PARAMS = {"lrs": [0.1], "steps": 20, "evaluation_period": 20, "batch_size": 16, "warmup_steps": 2, "flip": False}
 COLD, WARM = 2, 6
@@ -22,7 +23,8 @@ COLD, WARM = 2, 6
 def measure():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        vit.save(build(PretrainParams(embed_dim=64, num_heads=4), 10), folder / "model", {"benchmark": True})
+        small = settings("pretrain", '{"embed_dim": 64, "num_heads": 4}')
+        vit.save(build(small, 10), folder / "model", {"benchmark": True})
         command = [sys.executable, "-m", "vit_plasticity.fetch", "dataset", "digits", "--output", folder / "digits"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         cold = [run_cell(folder, "vit_plasticity.finetune", seed) for seed in range(COLD)]

@@ -8,7 +8,6 @@ the paper.
 
 import math
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +19,8 @@ from vit_plasticity.data import batches
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.device import device_name, select_device
+from vit_plasticity.study.config import settings
 from vit_plasticity.vit import components
-
-
-@dataclass(frozen=True)
-class BoundsParams:
-    """images: how many source images give the root mean square token norm."""
-
-    images: int = 512
 
 
 @torch.inference_mode()
@@ -98,7 +91,7 @@ def main(argv=None):
     cli.add_table_arguments(parser, "the upper bound of every block")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
-    params = cli.params(BoundsParams, args.params)
+    params = settings("bounds", args.params)
     device = select_device(args.device, args.threads)
     model = vit.load(args.model, device)
     token_norm = None

@@ -7,7 +7,6 @@ HTML copies of those that are for reading.
 
 import json
 import sys
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +18,7 @@ from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.files import atomic
 from vit_plasticity.study import grid as layout
+from vit_plasticity.study.config import settings
 
 PAGES = {
     "summary": "One row per fine-tuned or measured component: plasticity (mean over blocks and pairs) with its "
@@ -40,23 +40,6 @@ PAGES = {
 """Tables that are also written as HTML → what a reader must know of them."""
 
 
-@dataclass(frozen=True)
-class AnalysisParams:
-    """confidence: of all intervals; bootstrap: resamples; permutations: at most; seed: of both."""
-
-    confidence: float = 0.95
-    bootstrap: int = 2000
-    permutations: int = 10000
-    seed: int = 0
-
-    def __post_init__(self):
-        if not 0 < self.confidence < 1:
-            raise cli.InputError(f"--params: confidence must lie between 0 and 1, got {self.confidence}")
-        for name in ("bootstrap", "permutations"):
-            if getattr(self, name) < 1:
-                raise cli.InputError(f"--params: {name} must be 1 or more, got {getattr(self, name)}")
-
-
 def analyse(rows, params):
     """Tables computed from what `inputs.read` returns: a dict of frames."""
     known = predictor_table.join(
@@ -74,7 +57,7 @@ def analyse(rows, params):
         probe=rows["probe"],
         shifted=rows["shifted"],
     )
-    judged = judge(summary[summary["n_runs"] > 0], whole[whole["dataset"].notna()], **asdict(params))
+    judged = judge(summary[summary["n_runs"] > 0], whole[whole["dataset"].notna()], **params.as_dict())
     computed = {"summary": summary, "ranking": analysis.rank(summary), "tests": analysis.paired_tests(summary)}
     return computed | {"predictors": known} | judged
 
@@ -112,7 +95,7 @@ def main(argv=None):
     )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the tables into")
     args = parser.parse_args(argv)
-    params = cli.params(AnalysisParams, args.params)
+    params = settings("analysis", args.params)
     rows, sources = inputs.read(_chosen_files(args), args.study, params.confidence)
     passed_on = {name: rows[name] for name in ("rates_by_block", "probe", "finetune", "history", "shifted")}
     write(args.output, passed_on | analyse(rows, params), study=args.study, rev=args.rev, sources=sources)

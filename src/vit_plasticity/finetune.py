@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,33 +28,13 @@ from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import device_name, select_device
 from vit_plasticity.runtime.files import atomic
+from vit_plasticity.study.config import settings
 from vit_plasticity.training import checkpoints
 from vit_plasticity.training import run as runs
 from vit_plasticity.training import step as training
 from vit_plasticity.vit import components
 
 OUTPUTS = ("runs.parquet", "history.parquet", "trained.safetensors")
-
-
-@dataclass(frozen=True)
-class FinetuneParams:
-    """Settings of a cell; study/config.schema.yaml says what each means."""
-
-    lrs: tuple = (1e-3, 3e-3, 1e-2, 3e-2)
-    steps: int = 10000
-    evaluation_period: int = 500
-    batch_size: int = 512
-    accumulation: int = 1
-    optimizer: str = "sgd"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    warmup_steps: int = 2000
-    clip_norm: float = 1.0
-    crop_scale: tuple = (0.08, 1.0)
-    flip: bool = True
-    precision: str = "fp32"
-    recompute: bool = False
-    compile: bool = False
 
 
 class Interrupted(Exception):
@@ -201,7 +180,7 @@ def main(argv=None):
         "--checkpoint-interval-s", type=float, default=60, help="seconds between checkpoints (default: %(default)s)"
     )
     args = parser.parse_args(argv)
-    params = cli.params(FinetuneParams, args.params)
+    params = settings("finetune", args.params)
     try:
         components.parts(args.component)
     except ValueError as error:
@@ -212,7 +191,7 @@ def main(argv=None):
     key = {"model": Path(args.model).name, "dataset": dataset.name, "component": args.component, "seed": args.seed}
     spec = key | {
         "rev": args.rev,
-        "params": asdict(params),
+        "params": params.as_dict(),
         "model": vit.fingerprint(args.model),
         "data": dataset.fingerprint,
         # On a CPU the number of threads changes the order of sums, and so the last bits.

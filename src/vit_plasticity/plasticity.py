@@ -5,7 +5,6 @@ their test splits. See `vit_plasticity.predictors.plasticity` for the definition
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +16,8 @@ from vit_plasticity.predictors.plasticity import measure, rates_of_change, rates
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import device_name, select_device
+from vit_plasticity.study.config import settings
 from vit_plasticity.vit import components
-
-
-@dataclass(frozen=True)
-class PlasticityParams:
-    """pairs: number of image pairs; seed: of their sampling; relative_width: use fewer pairs once the interval of every
-    block's mean is this narrow, as a share of the mean (see `sequential`), or 0 to use all."""
-
-    pairs: int = 12800
-    seed: int = 0
-    relative_width: float = 0.0
 
 
 def rows(measurement):
@@ -53,7 +43,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     if len(args.output) != len(args.targets):
         parser.error(f"{len(args.targets)} --targets and {len(args.output)} --output files: name one per target")
-    params = cli.params(PlasticityParams, args.params)
+    params = settings("plasticity", args.params)
     device = select_device(args.device, args.threads)
     source, *targets = (datasets.open_dataset(folder) for folder in (args.source, *args.targets))
     model = vit.load(args.model, device)
@@ -66,7 +56,7 @@ def main(argv=None):
         key = {"model": Path(args.model).name, "dataset": target.name, "component": args.component}
         about = {"study": args.study, "stage": "plasticity", "rev": args.rev, "device": device_name(device)}
         inputs = {"model": vit.fingerprint(args.model), "source": source.fingerprint, "dataset": target.fingerprint}
-        tables.write(output, rows(measurement), key=key, inputs=inputs, settings=vars(params), **about)
+        tables.write(output, rows(measurement), key=key, inputs=inputs, settings=params.as_dict(), **about)
         print(f"{args.component} on {target.name}: {measurement.rates.mean():.4f}, shape {measurement.rates.shape}")
 
 

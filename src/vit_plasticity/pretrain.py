@@ -5,7 +5,6 @@ from fractals is FractalDB's (Kataoka et al. 2020; Nakashima et al. 2021); the m
 """
 
 import sys
-from dataclasses import dataclass
 
 import timm
 import torch
@@ -16,25 +15,8 @@ from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli, folders
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import select_device
+from vit_plasticity.study.config import settings
 from vit_plasticity.training import step as training
-
-
-@dataclass(frozen=True)
-class PretrainParams:
-    """Architecture and training of the small model; study/config.schema.yaml says what each means."""
-
-    image_size: int = 32
-    patch_size: int = 8
-    embed_dim: int = 96
-    depth: int = 4
-    num_heads: int = 3
-    steps: int = 1000
-    batch_size: int = 128
-    lr: float = 1e-3
-    warmup_steps: int = 100
-    weight_decay: float = 0.05
-    crop_scale: tuple = (0.5, 1.0)
-    seed: int = 0
 
 
 def build(params, n_classes):
@@ -91,7 +73,7 @@ def main(argv=None):
     parser.add_argument("--output", required=True, help="model folder to write (timm's local-directory format)")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
-    params = cli.params(PretrainParams, args.params)
+    params = settings("pretrain", args.params)
     device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
     with folders.new_folder(args.output, vit.PROVENANCE) as folder:
@@ -101,7 +83,7 @@ def main(argv=None):
         model, accuracy = pretrain(dataset, params, device, args.threads)
         print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
         source = {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy}
-        vit.save(model, folder, source | vars(params))
+        vit.save(model, folder, source | params.as_dict())
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ fitted on the images that cells train on, unless `fit_on` adds the validation sp
 """
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from vit_plasticity import vit
@@ -13,18 +12,8 @@ from vit_plasticity.analysis import tables
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.device import device_name, select_device
+from vit_plasticity.study.config import settings
 from vit_plasticity.training.probe import probe
-
-
-@dataclass(frozen=True)
-class ProbeParams:
-    """pool: "mean" over tokens, or the "class" token; max_iter: of the solver; batch_size: images a forward pass;
-    fit_on: "train", or "train_and_val"."""
-
-    pool: str = "mean"
-    max_iter: int = 5000
-    batch_size: int = 256
-    fit_on: str = "train"
 
 
 def main(argv=None):
@@ -34,7 +23,7 @@ def main(argv=None):
     cli.add_table_arguments(parser, "the accuracy of the probe, one row")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
-    params = cli.params(ProbeParams, args.params)
+    params = settings("probe", args.params)
     device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
     model = vit.load(args.model, device)

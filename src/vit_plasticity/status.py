@@ -89,8 +89,7 @@ def main(argv=None):
     parser.add_argument("--directory", type=Path, default=Path(), help="where Snakemake works (default: here)")
     args = parser.parse_args(argv)
     root = Path(__file__).parents[2]
-    schema = yaml.safe_load((Path(__file__).parent / "study" / "config.schema.yaml").read_text())
-    config = studies.resolve(load_config([root / "config.yaml", *args.configfile]), schema)
+    config = studies.resolve(load_config([root / "config.yaml", *args.configfile]))
     results, logs = args.directory / "results" / config["study"], args.directory / "logs" / config["study"]
     counts, failed = collections.Counter(), []
     for cell in studies.cells(config):

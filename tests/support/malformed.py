@@ -223,14 +223,26 @@ ROWS = [
     ("catalog: {models: {m: {timm: x, local: /y}}}", "catalog.models.m", "must have at most 1 key(s): choose one"),
     ("{datasets: [d], catalog: {datasets: {d: {imagefolder: /x, fractals: {}}}}}", "datasets[0]", "imagefolder"),
     ("{datasets: [d], catalog: {datasets: {d: {short_side: 3}}}}", "datasets[0]", "imagefolder"),
-    ("finetune: {accumulation: 3}", "finetune of vit_smoke on digits", "accumulation 3 does not divide batch_size 16"),
+    ("finetune: {accumulation: 3}", "finetune", "accumulation 3 does not divide batch_size 16"),
     (
         "overrides: {digits: {finetune: {accumulation: 5}}}",
         "finetune of vit_smoke on digits",
         "accumulation 5 does not divide batch_size 16",
     ),
-    ("pretrain: {patch_size: 7}", "catalog.models.vit_smoke", "patch_size 7 does not divide image_size 32"),
-    ("pretrain: {num_heads: 3}", "catalog.models.vit_smoke", "num_heads 3 does not divide embed_dim 32"),
+    ("pretrain: {patch_size: 7}", "pretrain", "patch_size 7 does not divide image_size 32"),
+    ("pretrain: {num_heads: 3}", "pretrain", "num_heads 3 does not divide embed_dim 32"),
+    (
+        "catalog: {models: {vit_smoke: {pretrain: {num_heads: 3}}}}",
+        "catalog.models.vit_smoke.pretrain",
+        "num_heads 3 does not divide embed_dim 32",
+    ),
+    ("finetune: {warmup_steps: 10}", "finetune.warmup_steps", "must be less than steps, 10"),
+    ("finetune: {evaluation_period: 11}", "finetune.evaluation_period", "must be at most steps, 10"),
+    (
+        "overrides: {vit_smoke: {finetune: {warmup_steps: 10}}}",
+        "finetune of vit_smoke on digits.warmup_steps",
+        "must be less than steps, 10",
+    ),
     # YAML of its own kind: anchors and merges are resolved by YAML, what they bring is checked like anything else
     ("{finetune: &a {steps: 0}, overrides: {digits: {finetune: *a}}}", "overrides.digits.finetune.steps", "at least 1"),
     (

@@ -12,7 +12,7 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
 
 SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
-BASE = studies.resolve(smoke_config(), SCHEMA)
+BASE = studies.resolve(smoke_config())
 
 SCALARS = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12), st.binary(max_size=4)),
@@ -53,13 +53,13 @@ def check(config, path):
     hold, and stays the same when it is resolved again."""
     before = repr(config)
     try:
-        resolved = studies.resolve(config, SCHEMA)
+        resolved = studies.resolve(config)
     except InputError as error:
         assert str(error).startswith("the configuration cannot be used:\n  - ")
         assert not path or str(path[0]) in str(error)
     else:
         assert json.loads(json.dumps(resolved, allow_nan=False)) == resolved
-        assert studies.resolve(resolved, SCHEMA) == resolved
+        assert studies.resolve(resolved) == resolved
     assert repr(config) == before
 
 

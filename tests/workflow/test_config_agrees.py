@@ -1,6 +1,5 @@
 """A fact lives once: the schema is the manual, and configurations, stages and documents agree with it."""
 
-import dataclasses
 import re
 
 import pytest
@@ -9,26 +8,10 @@ from processes import ROOT
 from snakemake.utils import update_config
 
 from vit_plasticity import status
-from vit_plasticity.bounds import BoundsParams
-from vit_plasticity.correlate import AnalysisParams
-from vit_plasticity.finetune import FinetuneParams
-from vit_plasticity.plasticity import PlasticityParams
-from vit_plasticity.pretrain import PretrainParams
-from vit_plasticity.probe import ProbeParams
-from vit_plasticity.runtime.cli import params
 from vit_plasticity.study import config as studies
 
 SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
-SECTIONS = {
-    "pretrain": PretrainParams,
-    "plasticity": PlasticityParams,
-    "bounds": BoundsParams,
-    "probe": ProbeParams,
-    "finetune": FinetuneParams,
-    "analysis": AnalysisParams,
-}
-NOT_PASSED = {"plasticity": {"source", "models"}}
-"""Keys of a section that are inputs of a job rather than settings of its stage."""
+SECTIONS = ("pretrain", "plasticity", "bounds", "probe", "finetune", "analysis")
 OPTIONAL = {"plasticity.models", "downloads"}
 """What a study may leave out: measured are all its models; downloads change no number."""
 STUDIES = sorted((ROOT / "workflow" / "studies").iterdir())
@@ -40,24 +23,6 @@ def keys(schema):
 
 def load(path):
     return yaml.safe_load(path.read_text())
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_defaults_of_the_schema_are_those_of_the_stage(section):
-    described = keys(keys(SCHEMA)[section]).items()
-    schema = {key: sub["default"] for key, sub in described if key not in NOT_PASSED.get(section, ())}
-    stage = {key: list(v) if isinstance(v, tuple) else v for key, v in vars(SECTIONS[section]()).items()}
-    assert schema == stage
-    assert {k: type(v) for k, v in schema.items()} == {k: type(v) for k, v in stage.items()}
-
-
-@pytest.mark.parametrize("section", SECTIONS)
-def test_settings_reach_the_stage_as_it_takes_them(section):
-    """What the workflow passes is accepted, key by key; what the schema lacks, the stage refuses too."""
-    config = studies.resolve(load(ROOT / "config.yaml"), SCHEMA)
-    settings = {key: v for key, v in config[section].items() if key not in NOT_PASSED.get(section, ())}
-    given = params(SECTIONS[section], studies.json_text(settings))
-    assert {f.name for f in dataclasses.fields(given)} == settings.keys()
 
 
 def test_config_and_schema_have_the_same_keys():
@@ -113,8 +78,8 @@ def test_study_sets_every_scientific_key_itself(path):
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
 def test_study_is_what_it_says_also_over_the_default_study(path):
     """Maps merge: what the default study sets must not leak into another one."""
-    alone = studies.resolve(load(path), SCHEMA)
-    merged = studies.resolve(status.load_config([ROOT / "config.yaml", path]), SCHEMA)
+    alone = studies.resolve(load(path))
+    merged = studies.resolve(status.load_config([ROOT / "config.yaml", path]))
     for part in alone:
         if part == "catalog":
             assert alone[part]["models"].items() <= merged[part]["models"].items()
@@ -140,7 +105,7 @@ def test_configuration_shown_in_a_document_is_valid(block):
         pytest.skip("no configuration of a study")
     config = load(ROOT / "config.yaml")
     update_config(config, shown)
-    studies.resolve(config, SCHEMA)
+    studies.resolve(config)
 
 
 def test_keys_named_in_documents_exist():

@@ -25,7 +25,7 @@ def base():
 
 def refusal(config):
     with pytest.raises(InputError) as error:
-        studies.resolve(config, SCHEMA)
+        studies.resolve(config)
     return str(error.value)
 
 

@@ -49,9 +49,8 @@ ELSEWHERE |= {"plasticity.source", "plasticity.models"}
 
 def resolved():
     """The smoke study with every default filled in, as the workflow sees it."""
-    schema = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
     base = yaml.safe_load((ROOT / "config.yaml").read_text())
-    return studies.resolve({"downloads": base["downloads"]} | smoke_config(), schema)
+    return studies.resolve({"downloads": base["downloads"]} | smoke_config())
 
 
 def leaves(value, path=()):

@@ -3,7 +3,6 @@ import re
 import shlex
 import sys
 
-import yaml
 from snakemake.exceptions import WorkflowError
 
 BASE = Path(workflow.basedir)
@@ -16,9 +15,7 @@ from vit_plasticity.runtime.cli import InputError
 try:
     for file in workflow.configfiles:
         studies.refuse_repeated_keys(file)
-    config = studies.resolve(
-        config, yaml.safe_load((BASE / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
-    )
+    config = studies.resolve(config)
 except InputError as error:
     raise WorkflowError(str(error))
 
@@ -153,8 +150,7 @@ def pretraining_dataset(wildcards):
 
 
 def pretrain_settings(wildcards):
-    own = config["catalog"]["models"][wildcards.model]["pretrain"]
-    return studies.json_text(config["pretrain"] | {key: value for key, value in own.items() if key != "dataset"})
+    return studies.json_text(studies.pretrain_settings(config, wildcards.model))
 
 
 def evaluation_datasets(wildcards):

@@ -1,9 +1,7 @@
-"""What the command lines of all stages share: errors without tracebacks, typed parameters."""
+"""What the command lines of all stages share: arguments, and errors without tracebacks."""
 
 import argparse
 import errno
-import json
-import math
 import os
 import re
 import signal
@@ -90,38 +88,3 @@ def _os_error(error):
         return error
     hidden = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(hidden[1]), os.strerror(int(hidden[1]))) if hidden else OSError()
-
-
-def params(cls, text):
-    """The dataclass `cls` from a JSON object; what the object leaves out keeps the default of the class.
-
-    Raises InputError for text that is not a JSON object, an unknown key, or a value of another type than the default.
-    """
-    try:
-        given = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(f"--params is not JSON ({error}): {text!r}") from error
-    if not isinstance(given, dict):
-        raise InputError(f"--params must be a JSON object, got {text!r}")
-    defaults = vars(cls())
-    for key, value in given.items():
-        if key not in defaults:
-            raise InputError(f"--params: unknown key {key!r}; choose from {', '.join(defaults)}")
-        given[key] = _like(defaults[key], value)
-        if given[key] is None:
-            kind = type(defaults[key])
-            wanted = {tuple: "list of finite numbers", float: "finite float"}.get(kind, kind.__name__)
-            example = json.dumps(defaults[key])
-            raise InputError(f"--params: {key} must be of type {wanted}, such as {example}, got {value!r}")
-    return cls(**given)
-
-
-def _like(default, value):
-    """A JSON value in the type of a default, which may be a tuple of numbers; None if it is of another kind."""
-    if isinstance(default, tuple):
-        items = [_like(default[0], item) for item in value] if isinstance(value, list) else []
-        return tuple(items) if items and None not in items else None
-    if isinstance(default, float) and type(value) is int:
-        value = float(value)
-    good = type(value) is type(default) and not (isinstance(value, float) and not math.isfinite(value))
-    return value if good else None

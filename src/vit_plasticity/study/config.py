@@ -3,32 +3,64 @@
 Neither torch nor pandas is imported here: this module runs each time that the workflow is parsed.
 """
 
-import copy
 import difflib
 import itertools
 import json
-import math
 import shutil
+import types
 from pathlib import Path
 
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import schema
 from vit_plasticity.vit import components
 
 CELL_KEYS = ("model", "dataset", "component", "seed")
 
 
-def resolve(config, schema):
-    """The configuration with every default filled in. `schema` is src/vit_plasticity/study/config.schema.yaml, loaded.
+def resolve(config):
+    """The configuration with every default filled in.
 
     Raises InputError that lists all problems at once: each with the path of its key, what was got, what is allowed.
     """
-    problems = [*_shape_problems(config, schema)]
+    problems = [*schema.problems(config, schema.load())]
     if not problems:
-        config = _with_defaults(copy.deepcopy(config), schema, schema)
+        config = schema.with_defaults(config, schema.load())
         problems = [*_meaning_problems(config)]
-    _refuse(problems)
+    _refuse(problems, "the configuration")
     return config
+
+
+class Settings(types.SimpleNamespace):
+    """The settings of a stage as attributes, which cannot be set; lists are tuples."""
+
+    def __setattr__(self, name, value):
+        raise AttributeError(f"settings do not change; {name} cannot be set")
+
+    def as_dict(self):
+        """The settings as a new dict of JSON values (lists are tuples)."""
+        return dict(vars(self))
+
+
+def settings(section, json_text="{}"):
+    """The settings of a stage from a JSON object, checked against its section of the schema; what the object leaves out
+    takes the schema's default.
+
+    Raises InputError in the words in which the workflow refuses the same settings.
+    """
+    try:
+        given = json.loads(json_text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"--params is not JSON ({error}): {json_text!r}") from error
+    if not isinstance(given, dict):
+        raise InputError(f"--params must be a JSON object, got {json_text!r}")
+    part = schema.section(section)
+    problems = [*schema.problems(given, part, [section])]
+    if not problems:
+        given = schema.with_defaults(given, part)
+        problems = [*_section_problems(given, section)]
+    _refuse(problems, "--params")
+    return Settings(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
 
 
 def refuse_repeated_keys(file):
@@ -49,12 +81,13 @@ def refuse_repeated_keys(file):
         for key, value in node.value:
             here, line = [*path, str(key.value)], key.start_mark.line + 1
             if first := lines.get(here[-1]):
-                yield f"{_path(here)}: given in line {first} and again in line {line} of {file}; give it once"
+                twice = f"given in line {first} and again in line {line} of {file}"
+                yield f"{schema.path_text(here)}: {twice}; give it once"
             lines.setdefault(here[-1], line)
             yield from repeated(value, here)
 
     if root := yaml.compose(Path(file).read_text(encoding="utf-8")):
-        _refuse([*repeated(root, [])])
+        _refuse([*repeated(root, [])], "the configuration")
 
 
 def cells(config):
@@ -98,68 +131,23 @@ def stage_settings(config, stage, *names):
     return settings
 
 
+def pretrain_settings(config, model):
+    """The section `pretrain` with what the catalog says of a model that is pre-trained here."""
+    own = {key: v for key, v in config["catalog"]["models"][model]["pretrain"].items() if key != "dataset"}
+    return config["pretrain"] | own
+
+
 def json_text(value):
     """JSON with sorted keys: the one form in which settings are passed to a stage, and compared."""
     return json.dumps(value, sort_keys=True)
 
 
-def _refuse(problems):
+def _refuse(problems, what):
     if problems:
         listed = "\n".join(f"  - {p}" for p in problems)
         raise InputError(
-            f"the configuration cannot be used:\n{listed}\n"
-            "Every key is explained in src/vit_plasticity/study/config.schema.yaml."
+            f"{what} cannot be used:\n{listed}\nEvery key is explained in src/vit_plasticity/study/config.schema.yaml."
         )
-
-
-def _shape_problems(config, schema):
-    """Problems that the schema finds, as texts."""
-    import jsonschema
-
-    # In JSON 5.0 is an integer; here it would become another text, and so another result.
-    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, v: type(v) is int).redefine(
-        "number", lambda _, v: type(v) is int or (type(v) is float and math.isfinite(v))
-    )
-    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
-    for error in sorted(validator.iter_errors(config), key=lambda e: [str(p) for p in e.absolute_path]):
-        yield from _explain(error)
-
-
-def _explain(error):
-    """A schema error as texts that name the key, the value, and what is allowed."""
-    path = _path(error.absolute_path)
-    got = f"got {_short(error.instance)}"
-    if error.validator == "additionalProperties":
-        allowed = sorted(error.schema.get("properties", {}))
-        for key in [k for k in error.instance if k not in allowed]:
-            yield f"{_path([*error.absolute_path, key])}: unknown key; {_suggest(key, allowed)}"
-    elif error.validator == "required":
-        missing = [k for k in error.validator_value if k not in error.instance]
-        yield from (f"{_path([*error.absolute_path, key])}: missing; it must be given" for key in missing)
-    elif error.validator == "type":
-        hint = ""
-        if isinstance(error.instance, str) and _is_number(error.instance):
-            hint = f" (a text; YAML reads a number in this form: {float(error.instance):.1e})"
-        yield f"{path}: {got}{hint}; must be {_article(error.validator_value)}"
-    elif error.validator == "enum":
-        yield f"{path}: {got}; {_suggest(error.instance, error.validator_value)}"
-    elif error.validator == "pattern":
-        yield f"{path}: {got}; a name is made of letters, digits, '_', '.' and '-', starting with a letter or digit"
-    else:
-        limits = {
-            "minimum": "must be at least {}",
-            "exclusiveMinimum": "must be more than {}",
-            "maximum": "must be at most {}",
-            "exclusiveMaximum": "must be less than {}",
-            "minItems": "must have at least {} item(s)",
-            "maxItems": "must have at most {} item(s)",
-            "minProperties": "must have at least {} key(s)",
-            "maxProperties": "must have at most {} key(s): choose one",
-            "minLength": "must have at least {} character(s)",
-            "maxLength": "must have at most {} characters",
-            "uniqueItems": "must name each item once",
-        }
-        yield f"{path}: {got}; {limits.get(error.validator, error.message).format(error.validator_value)}"
 
 
 def _meaning_problems(config):
@@ -174,7 +162,7 @@ def _meaning_problems(config):
             yield f"components[{i}]: {error}" + (f"; did you mean {close[0]}?" if close else "")
     for path, name in _names_of_models(config):
         if name not in models:
-            yield f"{path}: unknown model {name!r}; define it in catalog.models, or {_suggest(name, models)}"
+            yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"
     seen = set()
     for path, name in _names_of_datasets(config):
         if name in seen:
@@ -187,33 +175,41 @@ def _meaning_problems(config):
     for name in config["overrides"]:
         if name not in config["datasets"] and name not in models:
             known = [*config["datasets"], *models]
-            yield f"overrides.{name}: neither a dataset of this study nor a model; {_suggest(name, known)}"
+            yield f"overrides.{name}: neither a dataset of this study nor a model; {schema.suggest(name, known)}"
     for i, entry in enumerate(config["evaluate_on"]):
         name = entry["trained_on"]
         if name not in config["datasets"]:
-            known = _suggest(name, config["datasets"])
+            known = schema.suggest(name, config["datasets"])
             hint = "write evaluate_on: [] where nothing is to be evaluated elsewhere"
             yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}; {hint}"
     yield from _settings_problems(config)
 
 
 def _settings_problems(config):
-    for path, low_high in (
-        ("pretrain.crop_scale", config["pretrain"]["crop_scale"]),
-        ("finetune.crop_scale", config["finetune"]["crop_scale"]),
-    ):
-        if low_high[0] > low_high[1]:
-            yield f"{path}: got {low_high}; the least share must not be above the most"
+    sections = {(section, json_text(config[section])): section for section in ("pretrain", "finetune")}
     for model, dataset in itertools.product(config["models"], config["datasets"]):
-        settings = stage_settings(config, "finetune", dataset, model)
-        if settings["batch_size"] % settings["accumulation"]:
-            sizes = f"accumulation {settings['accumulation']} does not divide batch_size {settings['batch_size']}"
-            yield f"finetune of {model} on {dataset}: {sizes}"
+        given = stage_settings(config, "finetune", dataset, model)
+        sections.setdefault(("finetune", json_text(given)), f"finetune of {model} on {dataset}")
     for name, entry in config["catalog"]["models"].items():
-        sizes = config["pretrain"] | entry.get("pretrain", {})
-        for part, whole in (("patch_size", "image_size"), ("num_heads", "embed_dim")):
-            if "pretrain" in entry and sizes[whole] % sizes[part]:
-                yield f"catalog.models.{name}: {part} {sizes[part]} does not divide {whole} {sizes[whole]}"
+        if "pretrain" in entry:
+            given = pretrain_settings(config, name)
+            sections.setdefault(("pretrain", json_text(given)), f"catalog.models.{name}.pretrain")
+    for (section, text), path in sections.items():
+        yield from _section_problems(json.loads(text), section, path)
+
+
+def _section_problems(given, section, path=None):
+    """Settings of one stage that do not fit together, as texts. given: complete, valid in shape."""
+    path = path or section
+    if "crop_scale" in given and given["crop_scale"][0] > given["crop_scale"][1]:
+        yield f"{path}.crop_scale: got {given['crop_scale']}; the least share must not be above the most"
+    if "warmup_steps" in given and given["warmup_steps"] >= given["steps"]:
+        yield f"{path}.warmup_steps: got {given['warmup_steps']}; must be less than steps, {given['steps']}"
+    if given.get("evaluation_period", 0) > given.get("steps", 0):
+        yield f"{path}.evaluation_period: got {given['evaluation_period']}; must be at most steps, {given['steps']}"
+    for part, whole in (("accumulation", "batch_size"), ("patch_size", "image_size"), ("num_heads", "embed_dim")):
+        if part in given and given[whole] % given[part]:
+            yield f"{path}: {part} {given[part]} does not divide {whole} {given[whole]}"
 
 
 def _names_of_models(config):
@@ -230,50 +226,3 @@ def _names_of_datasets(config):
     for model in {name for _, name in _names_of_models(config)} & config["catalog"]["models"].keys():
         if "pretrain" in config["catalog"]["models"][model]:
             yield f"catalog.models.{model}.pretrain.dataset", config["catalog"]["models"][model]["pretrain"]["dataset"]
-
-
-def _with_defaults(value, schema, root):
-    """`value` with the defaults of the schema filled in, at every depth."""
-    if not isinstance(value, dict):
-        return value
-    for key, sub in schema.get("properties", {}).items():
-        if key not in value and "default" in sub:
-            value[key] = copy.deepcopy(sub["default"])
-        if key in value:
-            _with_defaults(value[key], sub, root)
-    return value
-
-
-def _path(parts):
-    """A key's path as people write it: ``finetune.lrs[0]``."""
-    text = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in parts)
-    return text.removeprefix(".") or "the configuration"
-
-
-def _short(value):
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _suggest(got, allowed):
-    close = difflib.get_close_matches(str(got), [str(a) for a in allowed], n=1)
-    hint = f"did you mean {close[0]}? " if close else ""
-    return f"{hint}allowed: {', '.join(map(str, allowed)) or 'none'}"
-
-
-def _is_number(text):
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
-
-
-def _article(kind):
-    return {
-        "integer": "a whole number",
-        "number": "a finite number",
-        "array": "a list",
-        "object": "a map",
-        "boolean": "true or false",
-        "string": "a text",
-    }[kind]

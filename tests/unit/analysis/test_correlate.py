@@ -381,10 +381,10 @@ def test_a_malformed_grid_is_refused(results, tmp_path, grid, message):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"confidence": 1.0}, "confidence must lie between 0 and 1"),
-        ({"bootstrap": 0}, "bootstrap must be 1 or more"),
-        ({"permutations": -1}, "permutations must be 1 or more"),
-        ({"level": 0.9}, "unknown key 'level'; choose from confidence"),
+        ({"confidence": 1.0}, "analysis.confidence: got 1.0; must be less than 1"),
+        ({"bootstrap": 0}, "analysis.bootstrap: got 0; must be at least 1"),
+        ({"permutations": -1}, "analysis.permutations: got -1; must be at least 1"),
+        ({"level": 0.9}, "analysis.level: unknown key; allowed: bootstrap, confidence"),
     ],
 )
 def test_malformed_parameters_are_refused(results, tmp_path, params, message):

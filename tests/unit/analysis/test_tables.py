@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from vit_plasticity.analysis import tables
-from vit_plasticity.runtime.cli import InputError, params
+from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.files import atomic
 
 
@@ -67,18 +67,3 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with atomic(path) as temporary:
         temporary.write_text("new")
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("file", "new")]
-
-
-def test_parameters_are_closed_and_typed():
-    from vit_plasticity.finetune import FinetuneParams
-
-    assert params(FinetuneParams, '{"lrs": [1, 0.5], "momentum": 0}') == FinetuneParams(lrs=(1, 0.5), momentum=0.0)
-    for text, message in {
-        "[1]": "must be a JSON object",
-        "{": "not JSON",
-        '{"lr": 1}': "unknown key 'lr'",
-        '{"steps": 1.5}': "must be of type int",
-        '{"flip": 1}': "must be of type bool",
-    }.items():
-        with pytest.raises(InputError, match=message):
-            params(FinetuneParams, text)

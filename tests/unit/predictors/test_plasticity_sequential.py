@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vit_plasticity.plasticity import PlasticityParams
 from vit_plasticity.predictors import plasticity, sequential
+from vit_plasticity.study.config import Settings, settings
 
 
 def measured(model, dataset, component="fc1", **params):
-    params = PlasticityParams(**{"pairs": 150} | params)
+    params = Settings(**settings("plasticity").as_dict() | {"pairs": 150} | params)
     (found,) = plasticity.measure(model, dataset.split("train"), [(dataset.split("test"), False)], component, params)
     return found
 
 
 def test_all_pairs_are_used_unless_a_width_is_given(model, dataset):
-    assert PlasticityParams().relative_width == 0
+    assert settings("plasticity").relative_width == 0
     assert measured(model, dataset).rates.shape == (2, 150)
 
 

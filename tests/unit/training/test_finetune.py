@@ -12,10 +12,16 @@ from vit_plasticity import evaluate, finetune, vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study.config import Settings, settings
 from vit_plasticity.training import checkpoints
 
 SETTINGS = {"steps": 12, "evaluation_period": 4, "batch_size": 8, "warmup_steps": 2, "lrs": [0.05, 0.2]}
-PARAMS = finetune.FinetuneParams(**SETTINGS | {"lrs": (0.05, 0.2)})
+PARAMS = settings("finetune", json.dumps(SETTINGS))
+
+
+def changed(**values):
+    """PARAMS with other values, also such as no study may have."""
+    return Settings(**PARAMS.as_dict() | values)
 
 
 def never(*_):
@@ -89,7 +95,7 @@ def test_validation_picks_step_and_learning_rate(dataset, tmp_path):
 def test_an_interrupted_cell_ends_like_an_undisturbed_one(optimizer, stop_at, dataset, tmp_path):
     """Stopped at an evaluation of the first or the second run, with everything forgotten but the work folder."""
     rates = (0.05, 0.2) if optimizer == "sgd" else (1e-3, 1e-2)
-    params = finetune.FinetuneParams(**SETTINGS | {"lrs": rates, "optimizer": optimizer})
+    params = changed(lrs=rates, optimizer=optimizer)
     steps = 0
 
     def interrupt(run, checkpoint, evaluated):
@@ -110,7 +116,7 @@ def test_an_interrupted_cell_ends_like_an_undisturbed_one(optimizer, stop_at, da
 
 
 def test_divergence_is_an_outcome(dataset, tmp_path):
-    params = finetune.FinetuneParams(**SETTINGS | {"lrs": (0.05, 1e30), "clip_norm": 1e30})
+    params = changed(lrs=(0.05, 1e30), clip_norm=1e30)
     rows, history, trained = trained_cell(dataset, tmp_path / "w", "full", params=params)
     good, bad = rows
     assert (good["outcome"], good["chosen"], bad["outcome"], bad["chosen"]) == ("finished", True, "diverged", False)
@@ -123,7 +129,7 @@ def test_divergence_is_an_outcome(dataset, tmp_path):
 
 
 def test_a_cell_in_which_everything_diverges_saves_no_tensors(dataset, tmp_path):
-    params = finetune.FinetuneParams(**SETTINGS | {"lrs": (1e30,), "clip_norm": 1e30})
+    params = changed(lrs=(1e30,), clip_norm=1e30)
     rows, _, trained = trained_cell(dataset, tmp_path / "w", "full", params=params)
     assert not trained
     assert not rows[0]["chosen"]
@@ -171,8 +177,8 @@ def test_a_finished_cell_is_left_alone(model_folder, dataset_folder, tmp_path, c
     [
         ({"batch_size": 61}, "60 training images"),
         ({"accumulation": 3}, "does not divide"),
-        ({"stepz": 3}, "unknown key 'stepz'"),
-        ({"steps": "12"}, "must be of type int"),
+        ({"stepz": 3}, "finetune.stepz: unknown key"),
+        ({"steps": "12"}, "must be a whole number"),
     ],
 )
 def test_bad_settings_stop_at_the_first_line(changes, message, model_folder, dataset_folder, tmp_path, capsys):
