@@ -1,6 +1,10 @@
 """Where inputs of components come from: which images make pairs, and images as a model takes them."""
 
+import math
+from typing import NamedTuple
+
 import numpy as np
+import torch
 
 from vit_plasticity import vit
 from vit_plasticity.data import batches
@@ -26,3 +30,31 @@ def images(model, split, indices):
     preprocessing = vit.preprocessing(model)
     pixels = batches.evaluation_pixels(split.images, preprocessing, indices)
     return batches.normalise(pixels.to(next(model.parameters()).device), preprocessing)
+
+
+class Tokens(NamedTuple):
+    """Sizes of embedded tokens: the root mean square and the largest of their norms, and the smallest variance, over
+    its width, of a patch token; of n images."""
+
+    root_mean_square: float
+    largest_norm: float
+    smallest_variance: float
+    n: int
+
+
+@torch.inference_mode()
+def token_sizes(model, source, targets=(), batch=64):
+    """The Tokens of (split, indices): the root mean square over `source` alone, the extremes over `targets` too."""
+    prefix = vit.family(model).n_tokens(model)[0]
+    total, count, norm, variance, n = 0.0, 0, 0.0, math.inf, 0
+    for position, (split, indices) in enumerate([source, *targets]):
+        for start in range(0, len(indices), batch):
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                tokens = vit.embed(model, images(model, split, indices[start : start + batch])).double()
+            squares = tokens.square().sum(dim=2)  # (n, L)
+            norm = max(norm, squares.max().item() ** 0.5)
+            variance = min(variance, tokens[:, prefix:].var(dim=2, correction=0).min().item())
+            if position == 0:
+                total, count = total + squares.sum().item(), count + squares.numel()
+            n += len(tokens)
+    return Tokens((total / count) ** 0.5, norm, variance, n)

@@ -18,6 +18,7 @@ class Attention(NamedTuple):
     """Weights of a plain softmax attention of H heads of width W.
 
     query, key, value: (H · W, D), heads one after the other along the rows; output: (D, H · W), heads along columns.
+    query_bias: (H · W,), or None.
     """
 
     query: torch.Tensor
@@ -25,6 +26,7 @@ class Attention(NamedTuple):
     value: torch.Tensor
     output: torch.Tensor
     heads: int
+    query_bias: torch.Tensor | None = None
 
 
 class Family(Protocol):

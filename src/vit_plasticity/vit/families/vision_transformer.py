@@ -57,7 +57,8 @@ class VisionTransformers:
         if not plain:
             return None
         query, key, value = module.qkv.weight.chunk(3)
-        return Attention(query, key, value, module.proj.weight, module.num_heads)
+        query_bias = None if module.qkv.bias is None else module.qkv.bias.chunk(3)[0]
+        return Attention(query, key, value, module.proj.weight, module.num_heads, query_bias)
 
     def heads(self, model, block, tokens):
         module, (n, length, _) = block.attn, tokens.shape

@@ -1,0 +1,104 @@
+"""Rates of change in situ: on the inputs that a component really receives, block after block, in both images of a pair.
+
+ln1 receives the residual stream h; mha LN1(h); ln2 h + attention branch; fc1 LN2(·); fc2 activation(FC1(·)). What comes
+after a component, such as LayerScale, is no part of it. Linear parts act on differences, where biases cancel.
+Dimensions: N pairs, L tokens, D width of what a component receives, E of what it gives.
+"""
+
+from typing import NamedTuple
+
+import torch
+
+from vit_plasticity import vit
+from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.kernels import linear
+
+BATCH = 32
+"""Pairs at a time."""
+
+
+class Changes(NamedTuple):
+    """What a component does to the pairs, block by block, each float64 (n_blocks, N): Frobenius norms of the change of
+    its input and of its output, and of the source image's input and output."""
+
+    input_change: torch.Tensor
+    output_change: torch.Tensor
+    input_norm: torch.Tensor
+    output_norm: torch.Tensor
+
+    @property
+    def rates(self):
+        return self.output_change / self.input_change
+
+    @property
+    def elasticities(self):
+        """Relative change of the output per relative change of the input."""
+        return self.rates * self.input_norm / self.output_norm
+
+
+def rates_of_change(model, source, target, component):
+    """Rates of change ‖f(x) − f(y)‖_F / ‖x − y‖_F of one component in every block, x and y what it receives.
+
+    source, target: (N, 3, S, S), already normalised, pair by pair. Returns float64 (n_blocks, N).
+    Raises ValueError as `plasticity.rates_of_change` does.
+    """
+    return changes(model, source, target, (component,))[component].rates
+
+
+@torch.inference_mode()
+def changes(model, source, target, components=BLOCK_COMPONENTS):
+    """The Changes of some components, in one walk through the blocks: {component: Changes}."""
+    if unknown := [one for one in components if one not in BLOCK_COMPONENTS]:
+        raise ValueError(f"no rate of change is defined for {unknown[0]!r}; choose from {', '.join(BLOCK_COMPONENTS)}")
+    if source.shape != target.shape:
+        raise ValueError(f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree")
+    parts = [
+        _changes_of_batch(model, source[start : start + BATCH], target[start : start + BATCH], components)
+        for start in range(0, len(source), BATCH)
+    ]
+    return joined(parts)
+
+
+def joined(parts):
+    """Changes of some pairs, and of the pairs after them, as one: a list of {component: Changes} → such a dict."""
+    return {
+        one: Changes(*(torch.cat(found, dim=1) for found in zip(*(part[one] for part in parts), strict=True)))
+        for one in parts[0]
+    }
+
+
+def _changes_of_batch(model, source, target, components):
+    family = vit.family(model)
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        tokens = [vit.embed(model, images) for images in (source, target)]
+    walks = zip(family.blocks(model), *(family.inputs(model, one) for one in tokens), strict=True)
+    found = {one: [] for one in components}
+    for block, of_source, of_target in walks:
+        for one in components:
+            x, y = of_source[one], of_target[one]
+            output, change = _output_and_change(family, model, block, one, x, y)
+            norms = [_norm(x - y), _norm(change), _norm(x), _norm(output)]
+            if not bool((norms[0] > 0).all()):
+                raise ValueError(
+                    f"a source and a target image give {one} the same input: the rate of change of such a pair is "
+                    "undefined"
+                )
+            found[one].append(norms)
+    return {one: Changes(*map(torch.stack, zip(*blocks, strict=True))) for one, blocks in found.items()}
+
+
+def _output_and_change(family, model, block, component, x, y):
+    """f(x) and f(x) − f(y), both (N, L, E)."""
+    if component in ("fc1", "fc2"):
+        return family.apply(model, block, component, x), linear(x - y, family.part(block, component).weight)
+    if component == "mha":
+        projection = family.projection(block)
+        of_x, of_y = (family.heads(model, block, tokens) for tokens in (x, y))
+        return linear(of_x, projection.weight, projection.bias), linear(of_x - of_y, projection.weight)
+    output = family.apply(model, block, component, x)
+    return output, output - family.apply(model, block, component, y)
+
+
+def _norm(tokens):
+    """Frobenius norm of each pair's tokens: (N, L, D) → float64 (N,)."""
+    return tokens.square().sum(dim=(1, 2), dtype=torch.float64).sqrt()

@@ -1,0 +1,105 @@
+"""What predictors are given: a model, the components asked for, images, and parts computed once for all of them.
+
+Dimensions: N pairs or images, L tokens, D embedding width.
+"""
+
+import numpy as np
+
+from vit_plasticity import vit
+from vit_plasticity.predictors import in_situ, points
+from vit_plasticity.predictors.shared import Ledger, shared
+from vit_plasticity.runtime.intervals import image_interval
+
+
+class Task(Ledger):
+    """One model and one dataset.
+
+    components: `Component` objects. source: the split of pre-training images. dataset: a Dataset, of which predictors
+    use the training split, the labels of the validation split, and of the test split the images alone, as the paper
+    does. settings: those of the section `measure`. same_images: the source is the dataset's own test split.
+    """
+
+    def __init__(self, model, components, source, dataset, settings, *, same_images=False):
+        super().__init__()
+        self.model, self.components, self.settings = model, tuple(components), settings
+        self.source, self.dataset, self.same_images = source, dataset, same_images
+        self.target = dataset.split("test")
+        self.n_blocks = len(vit.family(model).blocks(model))
+
+    def rows(self, function, name):
+        """What the predictor `function` gives, its time kept under `name` (see `duration`)."""
+        with self.clocked(name):
+            return list(function(self))
+
+    @shared
+    def pairs(self):
+        """Source and target image of every pair, each (N,): the first of those whose plasticity is measured."""
+        return points.pair_indices(len(self.source), len(self.target), self.settings, self.same_images)
+
+    @shared
+    def changes(self):
+        """What the measurable components do to the pairs in situ: {component: `in_situ.Changes`}."""
+        components, parts = sorted({base for _, base, _ in measured(self)}), []
+        for start in range(0, len(self.pairs[0]), in_situ.BATCH):
+            some = slice(start, start + in_situ.BATCH)
+            source, target = (
+                points.images(self.model, split, indices[some])
+                for split, indices in zip((self.source, self.target), self.pairs, strict=True)
+            )
+            parts.append(in_situ.changes(self.model, source, target, components))
+        return in_situ.joined(parts)
+
+    @shared
+    def training_images(self):
+        """Training images for what needs few, by position in their split: drawn at random, without repetition."""
+        order = np.random.default_rng([self.settings.seed, 2]).permutation(len(self.dataset.split("train")))
+        return order[: self.settings.local_images]
+
+    @shared
+    def tokens(self):
+        """The `points.Tokens` of all images that plasticity is measured on."""
+        most = _Most(self.settings.images, self.settings.seed)
+        source, target = points.pair_indices(len(self.source), len(self.target), most, self.same_images)
+        used = [sorted(set(indices.tolist())) for indices in (source, target)]
+        return points.token_sizes(self.model, (self.source, used[0]), [(self.target, used[1])])
+
+
+class _Most:
+    def __init__(self, pairs, seed):
+        self.pairs, self.seed = pairs, seed
+
+
+def measured(task):
+    """(component, name of the measurable one that it is, or is a range of blocks of, its blocks) of each such one."""
+    for component in task.components:
+        if component.base:
+            yield component, component.base.name, component.blocks(task.n_blocks)
+
+
+def by_block(task, values_of, **columns):
+    """Rows of every block and their mean, of the components that have a plasticity.
+
+    values_of: name of a measurable component → a value for each block, None where there is none; then there is no mean.
+    """
+    known = {}
+    for component, base, blocks in measured(task):
+        if base not in known:
+            known[base] = values_of(base)
+        values = [known[base][block] for block in blocks]
+        mean = None if None in values else sum(values) / len(values)
+        for block, value in [(None, mean), *zip(blocks, values, strict=True)]:
+            yield {"component": component.name, "block": block, "value": value} | columns
+
+
+def with_intervals(task, values_of):
+    """Rows of the mean over pairs of every block and of the mean over blocks, with intervals that resample images.
+
+    values_of: name of a measurable component → tensor (n_blocks, N), one column per pair of `task.pairs`.
+    """
+    for component, base, blocks in measured(task):
+        values = values_of(base).cpu().numpy()[blocks]
+        series = np.concatenate([values.mean(axis=0)[None], values])
+        found = image_interval(series, *task.pairs, 0.95, same_images=task.same_images)
+        for block, mean, low, high in zip([None, *blocks], *found, strict=True):
+            row = {"component": component.name, "block": block, "value": mean, "ci_low": low, "ci_high": high}
+            yield row | {"n": values.shape[1]}
