@@ -12,8 +12,9 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from benchmarks.harness import at_most, stated
-from vit_plasticity import vit, warm
+from vit_plasticity import vit
 from vit_plasticity.pretrain import build
+from vit_plasticity.runtime import client
 from vit_plasticity.study.config import settings
 
 PARAMS = {"lrs": [0.1], "steps": 20, "evaluation_period": 20, "batch_size": 16, "warmup_steps": 2, "flip": False}
@@ -28,11 +29,11 @@ def measure():
         command = [sys.executable, "-m", "vit_plasticity.fetch", "dataset", "digits", "--output", folder / "digits"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         cold = [run_cell(folder, "vit_plasticity.finetune", seed) for seed in range(COLD)]
-        warm.start_worker()
+        client.start_worker()
         first = run_cell(folder, "vit_plasticity.warm", COLD, "finetune")  # waits for the imports
         later = [run_cell(folder, "vit_plasticity.warm", COLD + 1 + i, "finetune") for i in range(WARM)]
-        warm.start_worker.process.stdin.close()
-        warm.start_worker.process.wait()
+        client.start_worker.process.stdin.close()
+        client.start_worker.process.wait()
     return [
         at_most("A cell's overhead in the warm worker", 1, [wall for wall, _ in later], unit="s"),
         stated("A cell's overhead in the warm worker, the first, which imports", [first[0]], "s"),

@@ -10,7 +10,7 @@ from unittest import mock
 import processes
 import pytest
 
-from vit_plasticity import warm
+from vit_plasticity.runtime import client
 
 TIME_LIMIT_S = 300
 # A shell that runs the suite in the background lets it ignore SIGINT, and every process below it would do so too.
@@ -74,10 +74,10 @@ def warm_worker():
         yield None
         return
     with mock.patch.dict(os.environ):
-        warm.start_worker()
-        yield warm.start_worker.process
-        warm.start_worker.process.stdin.close()
-        warm.start_worker.process.wait(10)
+        client.start_worker()
+        yield client.start_worker.process
+        client.start_worker.process.stdin.close()
+        client.start_worker.process.wait(10)
 
 
 @pytest.fixture

@@ -44,7 +44,7 @@ def cell_state(results, logs, cell):
     log = logs / "finetune" / place.parent / f"{place.name}.log"
     if not log.is_file():
         return "missing", ""
-    lines = log.read_text(errors="replace").strip().splitlines()
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if lines and lines[-1].startswith(COMPLETE):
         return "missing", "it was complete once; its files were removed"
     return "failed", lines[-1] if lines else "its log is empty: it was stopped, or is running"

@@ -97,9 +97,9 @@ def test_large_environment_is_passed_on(cell, undisturbed):
 
 PARENT = """
     import os, subprocess, sys, time
-    from vit_plasticity import warm
-    warm.start_worker()
-    print(warm.start_worker.process.pid, flush=True)
+    from vit_plasticity.runtime import client
+    client.start_worker()
+    print(client.start_worker.process.pid, flush=True)
     subprocess.Popen([sys.executable, "-m", "vit_plasticity.warm", "finetune", *sys.argv[1:]])
     time.sleep(600)
 """

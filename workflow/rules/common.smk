@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 
-from vit_plasticity import warm
+from vit_plasticity.runtime import checkout, client
 from vit_plasticity.study import config as studies
 from vit_plasticity.runtime.cli import InputError
 
@@ -19,9 +19,9 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
-warm.use_this_checkout(BASE)
+checkout.use(BASE)
 # Snakemake takes PYTHONPATH away from jobs in a conda environment, which would then not find the package.
-shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src; ")
+shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 RESULTS = f"results/{config['study']}"
 WORK = f"{RESULTS}/work"
@@ -178,7 +178,7 @@ DOWNLOADS = download_options()
 
 onstart:
     if workflow.is_main_process:
-        warm.start_worker()
+        client.start_worker()
 
 
 # Not after an error or a signal: then some cells may have ended unseen, and the next run finds them by what they left.

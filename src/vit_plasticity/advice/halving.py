@@ -50,7 +50,7 @@ class Search:
         self.most_steps, self.report = most_steps, report
         self.steps, self.runs, self.interrupted = [], [], False
         if self.file.is_file():
-            kept = json.loads(self.file.read_text())
+            kept = json.loads(self.file.read_text(encoding="utf-8"))
             self.steps, self.runs = kept["steps"], kept["runs"]
 
     @property
@@ -121,7 +121,8 @@ class Search:
 
     def _save(self):
         with atomic(self.file) as temporary:
-            temporary.write_text(json.dumps({"steps": self.steps, "runs": self.runs}, indent=1) + "\n")
+            text = json.dumps({"steps": self.steps, "runs": self.runs}, indent=1) + "\n"
+            temporary.write_text(text, encoding="utf-8")
 
     def _progress(self, rung, number, n):
         run = self.runs[-1]

@@ -93,14 +93,14 @@ def verify(path, file, folder):
         raise InputError(f"{path}: {size} bytes, but {file.name} has {file.bytes}. {_replace(path)}")
     expected, pin = file.checksum, folder / f"{file.name}.sha256"
     if not expected and pin.exists():
-        expected = "sha256:" + pin.read_text().split()[0]
+        expected = "sha256:" + pin.read_text(encoding="utf-8").split()[0]
     algorithm = expected.partition(":")[0] or "sha256"
     with path.open("rb") as data:
         found = hashlib.file_digest(data, algorithm).hexdigest()
     if not expected:
         print(f"{file.name}: no checksum is published; trusting this one from now on: {found}", file=sys.stderr)
         with atomic(pin) as temporary:
-            temporary.write_text(f"{found}  {file.name}\n")
+            temporary.write_text(f"{found}  {file.name}\n", encoding="utf-8")
     elif f"{algorithm}:{found}" != expected:
         raise InputError(f"{path}: {algorithm} {found}, but {file.name} has {expected}. {_replace(path)}")
 

@@ -114,7 +114,7 @@ def open_dataset(folder):
     """
     folder = Path(folder)
     try:
-        about = json.loads((folder / "dataset.json").read_text())
+        about = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
         if about["format"] != FORMAT:
             raise InputError(f"{folder}: dataset format {about['format']}, this version reads {FORMAT}; fetch it again")
         splits = {name: _open_split(folder, name, size) for name, size in about["splits"].items()}

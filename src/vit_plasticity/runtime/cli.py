@@ -59,6 +59,8 @@ def run(main, argv=None):
     Any other exception is a defect and keeps its traceback.
     """
     stage = getattr(sys.modules[main.__module__].__spec__, "name", main.__module__)
+    if hasattr(sys.stdout, "reconfigure"):  # a terminal of another encoding shows \xe9 for é, and nothing fails
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = main(argv) or 0
         sys.stdout.flush()

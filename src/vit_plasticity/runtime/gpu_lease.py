@@ -61,7 +61,7 @@ def take(folder=None, poll_s=1.0):
 
 
 def _lock(path):
-    file = path.open("a")
+    file = path.open("a", encoding="utf-8")
     if not locks.flock(file, path, fcntl.LOCK_NB):
         file.close()
         return False

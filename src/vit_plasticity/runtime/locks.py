@@ -21,7 +21,7 @@ def hold(path, what):
     path.parent.mkdir(parents=True, exist_ok=True)
     waited = False
     while True:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             if not flock(file, path, fcntl.LOCK_NB):
                 if not waited:
                     print(f"waiting for another process that {what} ({path} is locked)", file=sys.stderr, flush=True)

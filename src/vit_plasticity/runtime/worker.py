@@ -18,6 +18,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from vit_plasticity.runtime.client import socket_address
+
 STAGES = ("bounds", "evaluate", "finetune", "plasticity", "pretrain", "probe")
 """The stages that a worker runs: those that import torch."""
 
@@ -25,7 +27,8 @@ STAGES = ("bounds", "evaluate", "finetune", "plasticity", "pretrain", "probe")
 def serve(path):
     """Listen on the socket `path` and fork a monitor for each request, until standard input is closed."""
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
+    with socket_address(path) as address:
+        listener.bind(address)
     listener.listen(128)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
     warm = False
@@ -60,7 +63,7 @@ def _monitor(connection):
     message, descriptors, _, _ = socket.recv_fds(connection, 16, 4)
     if not message:
         return 1  # the client was killed before it asked for anything
-    with os.fdopen(descriptors.pop()) as file:
+    with os.fdopen(descriptors.pop(), encoding="utf-8") as file:
         file.seek(0)
         request = json.load(file)
     child = os.fork()

@@ -72,7 +72,7 @@ def _from_package(name, folder):
     if name not in names:
         raise InputError(f"no model {name!r} comes with this package; choose from {', '.join(names)}")
     _from_folder(SHIPPED / name, folder)
-    note = json.loads((SHIPPED / name / PROVENANCE).read_text())
+    note = json.loads((SHIPPED / name / PROVENANCE).read_text(encoding="utf-8"))
     with (folder / WEIGHTS).open("rb") as data:
         found = hashlib.file_digest(data, "sha256").hexdigest()
     if found != note["fingerprint"]:

@@ -145,7 +145,9 @@ def _imagenet_labels(devkit, n_images):
     (data,) = devkit.glob("*/data")
     synsets = np.atleast_1d(loadmat(data / "meta.mat", squeeze_me=True)["synsets"])
     wordnet = {int(s["ILSVRC2012_ID"]): str(s["WNID"]) for s in synsets if int(s["num_children"]) == 0}
-    truth = [int(line) for line in (data / "ILSVRC2012_validation_ground_truth.txt").read_text().split()]
+    truth = [
+        int(line) for line in (data / "ILSVRC2012_validation_ground_truth.txt").read_text(encoding="utf-8").split()
+    ]
     if len(truth) != n_images:
         raise InputError(f"imagenet: {n_images} validation images, but the devkit names {len(truth)}")
     classes = sorted(wordnet.values())
