@@ -40,6 +40,8 @@ def build(params, n_classes):
         "std": half,
         "crop_pct": 1.0,
         "interpolation": "bilinear",
+        "tag": "",
+        "license": "",
     }
     return model
 
