@@ -14,7 +14,8 @@ SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.sch
 SECTIONS = ("pretrain", "plasticity", "bounds", "probe", "finetune", "analysis")
 OPTIONAL = {"plasticity.models", "downloads"}
 """What a study may leave out: measured are all its models; downloads change no number."""
-STUDIES = sorted((ROOT / "workflow" / "studies").iterdir())
+STUDIES = sorted({*(ROOT / "workflow" / "studies").iterdir()} - {ROOT / "workflow" / "studies" / "pretrain.yaml"})
+"""Those that are run for their numbers."""
 
 
 def keys(schema):

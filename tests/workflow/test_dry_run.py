@@ -63,6 +63,14 @@ STUDIES = {
         "correlate": 1,
         "plots": 1,
     },
+    "pretrain.yaml": {
+        "fetch_dataset": 2,
+        "pretrain": 1,
+        "probe": 1,
+        "finetune": 1,
+        "correlate": 1,
+        "plots": 1,
+    },
 }
 """Study → rule → number of jobs in an empty folder, as products of what the study lists."""
 

@@ -37,6 +37,7 @@ BY_HAND = {
     "study": "another",
     "downloads.mirror": "/a/mirror",
     "probe.pool": "class",
+    "probe.fit_on": "train_and_val",
     "finetune.optimizer": "adamw",
     "finetune.precision": "bf16",
 }

@@ -54,7 +54,7 @@ def test_nothing_half_written_or_left_over_remains(smoke):
 
 def test_every_job_has_a_log(smoke):
     logs = [log for log in (smoke / "logs").rglob("*.log") if "slurm" not in log.parts]
-    assert len(logs) == 26
+    assert len(logs) == 24
 
 
 def test_second_call_has_nothing_to_do(smoke):
