@@ -27,7 +27,6 @@ include: "workflow/rules/analysis.smk"
 rule all:
     default_target: True
     input:
-        measurements(),
-        cells(),
-        study_tables(),
-        study_figures(),
+        measurements_and_cells(),
+        study_files(grid.tables()),
+        study_files(grid.figures()),

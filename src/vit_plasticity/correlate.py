@@ -17,27 +17,8 @@ from vit_plasticity.analysis import inputs, judge, predictor_table, schemas, tab
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.files import atomic
-from vit_plasticity.study import grid as layout
 from vit_plasticity.study.config import settings
-
-PAGES = {
-    "summary": "One row per fine-tuned or measured component: plasticity (mean over blocks and pairs) with its "
-    "interval, the learning rate chosen on validation, accuracy on test over seeds, and what it is compared to.",
-    "ranking": "Components over datasets, best mean rank first; rank 1 is the highest test accuracy on a dataset.",
-    "predictors": "What was known before fine-tuning, one row per predictor and component; the rows of single blocks "
-    "are in the Parquet file alone.",
-    "correlation": "Each predictor against test accuracy. Pooled scopes compare components only within a dataset; "
-    "spearman_given_parameters is what is left once the number of trained values is accounted for; p-values are of "
-    "permutations within datasets.",
-    "differences": "Every two predictors: their coefficients on the components that both have, and the difference with "
-    "its interval over datasets.",
-    "regret": "Test accuracy lost by following a rule instead of knowing the best single component. random: the "
-    "expectation of a random choice; validation: known only after all were trained. A component whose runs all "
-    "diverged is charged with the worst that another one reached.",
-    "tests": "Pairs of components, paired by dataset: Student's t and Wilcoxon's signed-rank test, two-sided, and "
-    "adjusted by Holm's method over the pairs of one model and outcome.",
-}
-"""Tables that are also written as HTML → what a reader must know of them."""
+from vit_plasticity.study.grid import PAGES
 
 
 def analyse(rows, params):
@@ -111,14 +92,14 @@ def _chosen_files(args):
     if bool(args.files) == bool(args.results):
         raise cli.InputError("name either --results DIR or one or more FILEs to read")
     if args.grid is None:
-        return layout.listed_files(args.files) if args.files else layout.finished_files(args.results)
+        return inputs.listed(args.files) if args.files else inputs.finished(args.results)
     if args.files:
         raise cli.InputError("--grid goes with --results DIR, not with a list of files")
     try:
         grid = json.loads(args.grid)
     except json.JSONDecodeError as error:
         raise cli.InputError(f"--grid is not JSON ({error}): {args.grid!r}") from error
-    return layout.grid_files(args.results, grid)
+    return inputs.of_grid(args.results, grid)
 
 
 if __name__ == "__main__":

@@ -29,12 +29,13 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import device_name, select_device
 from vit_plasticity.runtime.files import atomic
 from vit_plasticity.study.config import settings
+from vit_plasticity.study.grid import RUN_FILES
 from vit_plasticity.training import checkpoints
 from vit_plasticity.training import run as runs
 from vit_plasticity.training import step as training
 from vit_plasticity.vit import components
 
-OUTPUTS = ("runs.parquet", "history.parquet", "trained.safetensors")
+OUTPUTS = tuple(RUN_FILES.values())
 
 
 class Interrupted(Exception):

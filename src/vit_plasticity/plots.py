@@ -14,8 +14,9 @@ from vit_plasticity.figures import dynamics, finetuning, theme
 from vit_plasticity.figures import predictors as plasticity
 from vit_plasticity.figures.data import Study
 from vit_plasticity.runtime import cli
+from vit_plasticity.study.grid import FIGURES
 
-FIGURES = {
+FUNCTIONS = {
     "plasticity_by_component": plasticity.by_component,
     "plasticity_by_depth": plasticity.by_depth,
     "relative_gain": finetuning.relative_gain,
@@ -26,7 +27,7 @@ FIGURES = {
     "bounds_vs_plasticity": plasticity.against_bounds,
     "accuracy_vs_fraction": finetuning.against_fraction,
 }
-"""Name of the files → function (Study, styles of the components) → matplotlib figure."""
+"""Figure → function (Study, styles of the components) → matplotlib figure."""
 
 
 def read(folder):
@@ -53,8 +54,8 @@ def main(argv=None):
     study = read(args.tables)
     theme.use()
     styles = theme.styles(study.summary["component"].unique())
-    for name, draw in FIGURES.items():
-        theme.save(draw(study, styles), args.output, name)
+    for name in FIGURES:
+        theme.save(FUNCTIONS[name](study, styles), args.output, name)
     print(f"{len(FIGURES)} figures in {args.output}")
 
 

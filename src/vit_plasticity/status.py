@@ -19,8 +19,8 @@ import yaml
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
+from vit_plasticity.study import grid
 
-FILES = ("runs.parquet", "history.parquet", "trained.safetensors")
 COMPLETE = "complete: "
 """How the log of a cell that succeeded ends (see `vit_plasticity.finetune`)."""
 NOT_DONE = ("failed", "missing")
@@ -31,17 +31,16 @@ def cell_state(results, logs, cell):
 
     results, logs: folders of the study; cell: dict of model, dataset, component, seed.
     """
-    place = Path(cell["model"], cell["dataset"], cell["component"], f"seed={cell['seed']}")
-    folder = results / "finetune" / place
-    if all((folder / name).is_file() for name in FILES):
+    runs = results / grid.PATHS["finetune"].format(**cell)
+    if all(runs.with_name(name).is_file() for name in grid.RUN_FILES.values()):
         try:
-            outcomes = pq.read_table(folder / "runs.parquet", partitioning=None)["outcome"].to_pylist()
+            outcomes = pq.read_table(runs, partitioning=None)["outcome"].to_pylist()
         except (OSError, KeyError, pa.ArrowInvalid) as error:
             return "failed", f"runs.parquet cannot be read, delete it: {error}"
         diverged = outcomes.count("diverged")
         remark = f"{diverged} of {len(outcomes)} runs diverged" if diverged else ""
         return ("diverged" if diverged == len(outcomes) else "done"), remark
-    log = logs / "finetune" / place.parent / f"{place.name}.log"
+    log = logs / "finetune" / f"{grid.CELL.format(**cell)}.log"
     if not log.is_file():
         return "missing", ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -92,12 +91,12 @@ def main(argv=None):
     config = studies.resolve(load_config([root / "config.yaml", *args.configfile]))
     results, logs = args.directory / "results" / config["study"], args.directory / "logs" / config["study"]
     counts, failed = collections.Counter(), []
-    for cell in studies.cells(config):
+    for cell in grid.cells(config):
         state, remark = cell_state(results, logs, cell)
         counts[state] += 1
-        name = "/".join(str(cell[key]) for key in ("model", "dataset", "component")) + f"/seed={cell['seed']}"
+        name = grid.CELL.format(**cell)
         if state == "failed":
-            failed.append(f"results/{config['study']}/finetune/{name}/runs.parquet")
+            failed.append(f"results/{config['study']}/{grid.PATHS['finetune'].format(**cell)}")
         if args.state in (None, state):
             print(f"{state:9}{name}{remark and '  ' + remark}")
     print(

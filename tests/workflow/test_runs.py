@@ -22,12 +22,8 @@ from processes import (
     temporary_files,
 )
 
-PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
-TABLES = ["rates_by_block", "finetune", "history", "probe", "shifted", *PAGES]
-FIGURES = [
-    *("plasticity_by_component", "plasticity_by_depth", "relative_gain", "plasticity_vs_accuracy"),
-    *("accuracy_by_lr", "shifted", "dynamics", "bounds_vs_plasticity", "accuracy_vs_fraction"),
-]
+from vit_plasticity.study.grid import FIGURES, PAGES, TABLES
+
 CELL = Path("finetune", "vit_smoke", "digits", "mha", "seed=0")
 
 

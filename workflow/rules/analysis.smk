@@ -1,9 +1,8 @@
 rule correlate:
     input:
-        measurements(),
-        cells(),
+        measurements_and_cells(),
     output:
-        study_tables(),
+        study_files(grid.tables()),
     log:
         "<logs>/correlate.log",
     localrule: True
@@ -22,9 +21,9 @@ rule correlate:
 
 rule plots:
     input:
-        collect("<results>/tables/{name}.parquet", name=TABLES),
+        collect("<results>/tables/{name}.parquet", name=grid.TABLES),
     output:
-        study_figures(),
+        study_files(grid.figures()),
     log:
         "<logs>/plots.log",
     localrule: True

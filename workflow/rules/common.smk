@@ -9,8 +9,9 @@ BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 
 from vit_plasticity.runtime import checkout, client
-from vit_plasticity.study import config as studies
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import config as studies
+from vit_plasticity.study import grid
 
 try:
     for file in workflow.configfiles:
@@ -48,85 +49,30 @@ PRETRAINED = [name for name, entry in config["catalog"]["models"].items() if "pr
 FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINED]
 # Models that are made here or shipped are so small that to measure them takes less time than a place in a cluster's queue.
 SMALL = not any({"timm", "local"} & entry.keys() for entry in config["catalog"]["models"].values())
-CELL = "{model}/{dataset}/{component}/seed={seed}"
-RUN_FILES = ["runs.parquet", "history.parquet", "trained.safetensors"]
-EVALUATED_ON = studies.evaluated_on(config)
-GRID = {key: config[key] for key in ("models", "datasets", "components", "seeds")} | {
-    "plasticity_models": studies.measured_models(config),
-    "evaluate_on": EVALUATED_ON,
-}
-PAGES = ["summary", "predictors", "ranking", "correlation", "differences", "regret", "tests"]
-TABLES = ["rates_by_block", "finetune", "history", "probe", "shifted", *PAGES]
-FIGURES = {
-    "plasticity_by_component": "Plasticity",
-    "plasticity_by_depth": "Plasticity",
-    "bounds_vs_plasticity": "Plasticity",
-    "relative_gain": "Fine-tuning",
-    "accuracy_vs_fraction": "Fine-tuning",
-    "accuracy_by_lr": "Fine-tuning",
-    "shifted": "Fine-tuning",
-    "dynamics": "Fine-tuning",
-    "plasticity_vs_accuracy": "Does plasticity predict accuracy?",
-}
+GRID = studies.grid(config)
+FILES = grid.files(GRID)
+PATHS = {stage: f"<results>/{path}" for stage, path in grid.PATHS.items()}
 
 
-def measurements():
-    """Every file of the stages that measure: plasticity, bounds, linear probes."""
-    models, measured = studies.measured_models(config), studies.measured_components(config)
-    return [
-        *collect(
-            "<results>/plasticity/{model}/{dataset}/{component}.parquet",
-            model=models,
-            dataset=config["datasets"],
-            component=measured,
-        ),
-        *collect(
-            "<results>/bounds/{model}/{component}.parquet",
-            model=models,
-            component=measured,
-        ),
-        *collect(
-            "<results>/probe/{model}/{dataset}.parquet",
-            model=config["models"],
-            dataset=config["datasets"],
-        ),
-    ]
+def study_files(paths):
+    """Files of the study, given below its folder; those that its HTML report shows come with their caption."""
+    return [in_report(path) if path in grid.REPORTED else f"<results>/{path}" for path in paths]
 
 
-def cells():
-    """Every file of every cell. Snakemake looks no further than what is asked for, so the cells are asked for one by one."""
-    return [
-        *(f"<results>/finetune/{CELL.format(**cell)}/{name}" for cell in studies.cells(config) for name in RUN_FILES),
-        *(
-            f"<results>/shifted/{CELL.format(**cell)}.parquet"
-            for cell in studies.cells(config)
-            if cell["dataset"] in EVALUATED_ON
-        ),
-    ]
-
-
-def study_tables():
-    return [
-        *collect("<results>/tables/{name}.parquet", name=TABLES),
-        *(in_report("tables", name, "html", "Tables") for name in PAGES),
-    ]
-
-
-def study_figures():
-    return [
-        *(in_report("figures", name, "png", category) for name, category in FIGURES.items()),
-        *collect("<results>/figures/{name}.pdf", name=FIGURES),
-    ]
-
-
-def in_report(folder, name, kind, category):
-    """A result that the HTML report shows, with its caption."""
+def in_report(path):
+    name = Path(path).stem
     return report(
-        f"<results>/{folder}/{name}.{kind}",
+        f"<results>/{path}",
         caption=str(BASE / "workflow" / "report" / f"{name}.rst"),
-        category=category,
+        category=grid.REPORTED[path],
         labels={"result": name.replace("_", " ")},
     )
+
+
+def measurements_and_cells():
+    """Every file of the stages that measure, and of every cell. Snakemake looks no further than what is asked for, so they
+    are asked for one by one."""
+    return [f"<results>/{path}" for paths in FILES.values() for path in paths]
 
 
 def settings(stage):
@@ -156,7 +102,7 @@ def pretrain_settings(wildcards):
 def evaluation_datasets(wildcards):
     return collect(
         "resources/datasets/{name}",
-        name=EVALUATED_ON.get(wildcards.dataset, []),
+        name=GRID["evaluate_on"].get(wildcards.dataset, []),
     )
 
 

@@ -3,11 +3,11 @@ rule finetune:
         model="resources/models/{model}",
         dataset="resources/datasets/{dataset}",
     output:
-        runs=f"<results>/finetune/{CELL}/runs.parquet",
-        history=f"<results>/finetune/{CELL}/history.parquet",
-        trained=f"<results>/finetune/{CELL}/trained.safetensors",
+        runs=PATHS["finetune"],
+        history=PATHS["history"],
+        trained=PATHS["trained"],
     log:
-        f"<logs>/finetune/{CELL}.log",
+        f"<logs>/finetune/{grid.CELL}.log",
     conda:
         "../../envs/torch.yaml"
     params:
@@ -25,13 +25,13 @@ rule finetune:
 rule evaluate:
     input:
         model="resources/models/{model}",
-        runs=f"<results>/finetune/{CELL}/runs.parquet",
-        trained=f"<results>/finetune/{CELL}/trained.safetensors",
+        runs=PATHS["finetune"],
+        trained=PATHS["trained"],
         datasets=evaluation_datasets,
     output:
-        f"<results>/shifted/{CELL}.parquet",
+        PATHS["evaluate"],
     log:
-        f"<logs>/evaluate/{CELL}.log",
+        f"<logs>/evaluate/{grid.CELL}.log",
     localrule: SMALL
     conda:
         "../../envs/torch.yaml"

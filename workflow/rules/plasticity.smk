@@ -5,7 +5,7 @@ rule plasticity:
         targets=collect("resources/datasets/{dataset}", dataset=config["datasets"]),
     output:
         collect(
-            "<results>/plasticity/{model}/{dataset}/{component}.parquet",
+            PATHS["plasticity"],
             dataset=config["datasets"],
             allow_missing=True,
         ),
@@ -29,7 +29,7 @@ rule bounds:
         model="resources/models/{model}",
         source=f"resources/datasets/{config['plasticity']['source']}",
     output:
-        "<results>/bounds/{model}/{component}.parquet",
+        PATHS["bounds"],
     log:
         "<logs>/bounds/{model}/{component}.log",
     localrule: SMALL

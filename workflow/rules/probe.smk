@@ -3,7 +3,7 @@ rule probe:
         model="resources/models/{model}",
         dataset="resources/datasets/{dataset}",
     output:
-        "<results>/probe/{model}/{dataset}.parquet",
+        PATHS["probe"],
     log:
         "<logs>/probe/{model}/{dataset}.log",
     localrule: SMALL

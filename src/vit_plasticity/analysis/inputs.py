@@ -1,13 +1,56 @@
 """What the stages of a study wrote, read into frames and checked: one study, one revision, no key twice."""
 
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
 import pandas as pd
 
 from vit_plasticity.analysis import schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study import grid
 
 TABLE_OF = {"plasticity": "rates_by_block", "evaluate": "shifted", "measure": "predictors"}
 """Stage → its table, where that has another name."""
+
+
+def of_grid(results, given):
+    """Stage → the tables below the folder `results` that a study's grid names (see `grid.files`).
+
+    Raises InputError where any is missing.
+    """
+    named = grid.files(given)
+    files = {stage: [Path(results, path) for path in named[stage]] for stage in grid.TABLES_READ}
+    every = [path for paths in files.values() for path in paths]
+    missing = [path for path in every if not path.is_file()]
+    if missing:
+        raise InputError(
+            f"{len(missing)} of the grid's {len(every)} files are missing, the first: "
+            f"{', '.join(map(str, missing[:3]))}. "
+            "Let snakemake make them, or leave out --grid to analyse what is finished."
+        )
+    return files
+
+
+def finished(results):
+    """Stage → the tables that exist below the folder `results`, sorted."""
+    wildcards = dict.fromkeys((*grid.CELL_KEYS, "predictor"), "*")
+    files = {name: sorted(Path(results).glob(grid.PATHS[name].format(**wildcards))) for name in grid.TABLES_READ}
+    if not any(files.values()):
+        raise InputError(f"nothing is finished below {results}: run a stage first, or name another folder")
+    return files
+
+
+def listed(paths):
+    """Stage → those of the given tables that this stage wrote, by their metadata."""
+    with ThreadPoolExecutor(8) as pool:
+        stages = [about["stage"] for about in pool.map(tables.about, paths)]
+    files = {stage: [] for stage in grid.TABLES_READ}
+    for path, stage in zip(paths, stages, strict=True):
+        if stage not in files:
+            raise InputError(f"{path}: a table of stage {stage!r}; only those of {', '.join(files)} are read")
+        files[stage].append(path)
+    return files
 
 
 def read(files, study, confidence):

@@ -15,8 +15,6 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import schema
 from vit_plasticity.vit import components
 
-CELL_KEYS = ("model", "dataset", "component", "seed")
-
 
 def resolve(config):
     """The configuration with every default filled in.
@@ -90,20 +88,13 @@ def refuse_repeated_keys(file):
         _refuse([*repeated(root, [])], "the configuration")
 
 
-def cells(config):
-    """The cells of a study, as dicts of model, dataset, component, seed, in the order of the configuration."""
-    values = (config["models"], config["datasets"], config["components"], config["seeds"])
-    return [dict(zip(CELL_KEYS, cell, strict=True)) for cell in itertools.product(*values)]
-
-
-def measured_models(config):
-    """The models whose plasticity is measured."""
-    return config["plasticity"].get("models", config["models"])
-
-
-def measured_components(config):
-    """The components of a study that have a plasticity, in its order: all ids that repeat in blocks."""
-    return [c for c in config["components"] if c in components.BLOCK_COMPONENTS]
+def grid(config):
+    """What names the files of a study (see `grid.files`), as a dict of JSON values."""
+    lists = {key: config[key] for key in ("models", "datasets", "components", "seeds")}
+    return lists | {
+        "plasticity_models": config["plasticity"].get("models", config["models"]),
+        "evaluate_on": evaluated_on(config),
+    }
 
 
 def evaluated_on(config):

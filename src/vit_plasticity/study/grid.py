@@ -1,79 +1,136 @@
-"""Where the tables of a study lie below its folder, and which of them an analysis reads."""
+"""Which files a study has, and where they lie below its folder: the one home of names and paths."""
 
 import itertools
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-from vit_plasticity.analysis import tables
-from vit_plasticity.runtime import cli
+from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit.components import BLOCK_COMPONENTS, parts
+
+CELL_KEYS = ("model", "dataset", "component", "seed")
+CELL = "{model}/{dataset}/{component}/seed={seed}"
 
 PATHS = {
     "plasticity": "plasticity/{model}/{dataset}/{component}.parquet",
     "bounds": "bounds/{model}/{component}.parquet",
     "measure": "predictors/{predictor}/{model}/{dataset}.parquet",
     "probe": "probe/{model}/{dataset}.parquet",
-    "finetune": "finetune/{model}/{dataset}/{component}/seed={seed}/runs.parquet",
-    "history": "finetune/{model}/{dataset}/{component}/seed={seed}/history.parquet",
-    "evaluate": "shifted/{model}/{dataset}/{component}/seed={seed}.parquet",
+    "finetune": f"finetune/{CELL}/runs.parquet",
+    "history": f"finetune/{CELL}/history.parquet",
+    "trained": f"finetune/{CELL}/trained.safetensors",
+    "evaluate": f"shifted/{CELL}.parquet",
 }
-"""Stage → its files below a study's folder."""
+"""Stage, or what a cell writes → its files below a study's folder."""
 
-_GRID = {
+RUN_FILES = {name: PATHS[name].rpartition("/")[2] for name in ("finetune", "history", "trained")}
+"""What a cell writes into its folder: key of `PATHS` → name of the file."""
+
+TABLES_READ = tuple(name for name, path in PATHS.items() if path.endswith(".parquet"))
+"""The keys of `PATHS` whose files are tables, which the analysis reads."""
+
+PAGES = {
+    "summary": "One row per fine-tuned or measured component: plasticity (mean over blocks and pairs) with its "
+    "interval, the learning rate chosen on validation, accuracy on test over seeds, and what it is compared to.",
+    "ranking": "Components over datasets, best mean rank first; rank 1 is the highest test accuracy on a dataset.",
+    "predictors": "What was known before fine-tuning, one row per predictor and component; the rows of single blocks "
+    "are in the Parquet file alone.",
+    "correlation": "Each predictor against test accuracy. Pooled scopes compare components only within a dataset; "
+    "spearman_given_parameters is what is left once the number of trained values is accounted for; p-values are of "
+    "permutations within datasets.",
+    "differences": "Every two predictors: their coefficients on the components that both have, and the difference with "
+    "its interval over datasets.",
+    "regret": "Test accuracy lost by following a rule instead of knowing the best single component. random: the "
+    "expectation of a random choice; validation: known only after all were trained. A component whose runs all "
+    "diverged is charged with the worst that another one reached.",
+    "tests": "Pairs of components, paired by dataset: Student's t and Wilcoxon's signed-rank test, two-sided, and "
+    "adjusted by Holm's method over the pairs of one model and outcome.",
+}
+"""Tables that are also written as HTML → what a reader must know of them."""
+
+TABLES = ("rates_by_block", "finetune", "history", "probe", "shifted", *PAGES)
+"""The tables of a study."""
+
+FIGURES = {
+    "plasticity_by_component": "Plasticity",
+    "plasticity_by_depth": "Plasticity",
+    "bounds_vs_plasticity": "Plasticity",
+    "relative_gain": "Fine-tuning",
+    "accuracy_vs_fraction": "Fine-tuning",
+    "accuracy_by_lr": "Fine-tuning",
+    "shifted": "Fine-tuning",
+    "dynamics": "Fine-tuning",
+    "plasticity_vs_accuracy": "Does plasticity predict accuracy?",
+}
+"""The figures of a study → their category in the report."""
+
+REPORTED = {f"tables/{name}.html": "Tables" for name in PAGES}
+REPORTED |= {f"figures/{name}.png": category for name, category in FIGURES.items()}
+"""Files below a study's folder that its report shows → their category."""
+
+_KINDS = {
     "models": str, "plasticity_models": str, "predictors": str, "datasets": str, "components": str, "seeds": int,
 }  # fmt: skip
 
 
-def grid_files(results, grid):
-    """Stage → the files below the folder `results` that a study's Cartesian product consists of.
+def tables():
+    """The files that `correlate` writes, below a study's folder."""
+    return [*(f"tables/{name}.parquet" for name in TABLES), *(f"tables/{name}.html" for name in PAGES)]
+
+
+def figures():
+    """The files that `plots` writes, below a study's folder."""
+    return [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
+
+
+def cells(grid):
+    """The cells of a study, as dicts of model, dataset, component, seed, in the order of the lists."""
+    values = (grid["models"], grid["datasets"], grid["components"], grid["seeds"])
+    return [dict(zip(CELL_KEYS, cell, strict=True)) for cell in itertools.product(*values)]
+
+
+def measured(components):
+    """Those of some components that have a plasticity, in their order."""
+    return [name for name in components if name in BLOCK_COMPONENTS]
+
+
+def files(grid):
+    """Key of `PATHS` → the files of a study, below its folder.
 
     grid: models, datasets, components, seeds; plasticity_models (those measured; default: models); predictors (those of
     the stage measure; default: none); evaluate_on (dataset → datasets that its cells are also evaluated on). Only
     components of a block have rates and bounds.
-    Raises InputError where the grid is malformed, or any file is missing.
+    Raises InputError where the grid is malformed.
     """
     grid = _checked(grid)
-    models, datasets, components, seeds = (grid[name] for name in ("models", "datasets", "components", "seeds"))
-    measured = [c for c in components if c in BLOCK_COMPONENTS]
-    cells = {"model": models, "dataset": datasets, "component": components, "seed": seeds}
-    measurements = {"model": grid["plasticity_models"], "dataset": datasets, "component": measured}
+    models, datasets = grid["models"], grid["datasets"]
+    cell = {"model": models, "dataset": datasets, "component": grid["components"], "seed": grid["seeds"]}
+    rates = {"model": grid["plasticity_models"], "dataset": datasets, "component": measured(grid["components"])}
     axes = {
-        "plasticity": measurements,
-        "bounds": {"model": grid["plasticity_models"], "component": measured},
+        "plasticity": rates,
+        "bounds": {key: rates[key] for key in ("model", "component")},
         "measure": {"predictor": grid["predictors"], "model": grid["plasticity_models"], "dataset": datasets},
         "probe": {"model": models, "dataset": datasets},
-        "finetune": cells,
-        "history": cells,
-        "evaluate": cells | {"dataset": [d for d in datasets if d in grid["evaluate_on"]]},
+        "finetune": cell,
+        "history": cell,
+        "trained": cell,
+        "evaluate": cell | {"dataset": [d for d in datasets if d in grid["evaluate_on"]]},
     }
-    files = {
+    return {
         stage: [
-            Path(results, PATHS[stage].format(**dict(zip(keys, values, strict=True))))
-            for values in itertools.product(*keys.values())
+            PATHS[stage].format(**dict(zip(keys, values, strict=True))) for values in itertools.product(*keys.values())
         ]
         for stage, keys in axes.items()
     }
-    every = [path for paths in files.values() for path in paths]
-    missing = [path for path in every if not path.is_file()]
-    if missing:
-        raise cli.InputError(
-            f"{len(missing)} of the grid's {len(every)} files are missing, the first: "
-            f"{', '.join(map(str, missing[:3]))}. "
-            "Let snakemake make them, or leave out --grid to analyse what is finished."
-        )
-    return files
 
 
 def _checked(grid):
     """The grid with its defaults, or InputError."""
     example = '{"models": ["m"], "datasets": ["d"], "components": ["mha"], "seeds": [0]}'
     if not isinstance(grid, dict):
-        raise cli.InputError(f"--grid must be a JSON object such as {example}, got {grid!r}")
-    unknown = [key for key in grid if key not in {*_GRID, "evaluate_on"}]
+        raise InputError(f"--grid must be a JSON object such as {example}, got {grid!r}")
+    unknown = [key for key in grid if key not in {*_KINDS, "evaluate_on"}]
     if unknown:
-        raise cli.InputError(f"--grid: unknown key {unknown[0]!r}; choose from {', '.join(_GRID)}, evaluate_on")
+        raise InputError(f"--grid: unknown key {unknown[0]!r}; choose from {', '.join(_KINDS)}, evaluate_on")
     grid = {"plasticity_models": grid.get("models"), "predictors": [], "evaluate_on": {}} | grid
-    for key, kind in _GRID.items():
+    for key, kind in _KINDS.items():
         values = grid.get(key)
         if (
             not isinstance(values, list)
@@ -81,33 +138,12 @@ def _checked(grid):
             or any(type(value) is not kind for value in values)
         ):
             what = "strings" if kind is str else "whole numbers"
-            raise cli.InputError(f"--grid: {key} must be a list of one or more {what}, got {values!r}; e.g. {example}")
+            raise InputError(f"--grid: {key} must be a list of one or more {what}, got {values!r}; e.g. {example}")
     if not isinstance(grid["evaluate_on"], dict):
-        raise cli.InputError(f'--grid: evaluate_on must be like {{"digits": ["pet"]}}, got {grid["evaluate_on"]!r}')
+        raise InputError(f'--grid: evaluate_on must be like {{"digits": ["pet"]}}, got {grid["evaluate_on"]!r}')
     try:
         for component in grid["components"]:
             parts(component)
     except ValueError as error:
-        raise cli.InputError(f"--grid: {error}") from error
+        raise InputError(f"--grid: {error}") from error
     return grid
-
-
-def finished_files(results):
-    """Stage → the files that exist below the folder `results`, sorted."""
-    wildcards = dict.fromkeys((*tables.KEYS, "predictor"), "*")
-    files = {stage: sorted(Path(results).glob(path.format(**wildcards))) for stage, path in PATHS.items()}
-    if not any(files.values()):
-        raise cli.InputError(f"nothing is finished below {results}: run a stage first, or name another folder")
-    return files
-
-
-def listed_files(paths):
-    """Stage → those of the given files that this stage wrote, by their metadata."""
-    with ThreadPoolExecutor(8) as pool:
-        stages = [about["stage"] for about in pool.map(tables.about, paths)]
-    files = {stage: [] for stage in PATHS}
-    for path, stage in zip(paths, stages, strict=True):
-        if stage not in files:
-            raise cli.InputError(f"{path}: a table of stage {stage!r}; only those of {', '.join(PATHS)} are read")
-        files[stage].append(path)
-    return files

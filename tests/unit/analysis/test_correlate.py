@@ -14,7 +14,7 @@ from synthetic_study import DEMO, write_study
 
 from vit_plasticity import correlate
 from vit_plasticity.analysis import html as html_table
-from vit_plasticity.analysis import predictor_table, schemas, tables
+from vit_plasticity.analysis import inputs, predictor_table, schemas, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.intervals import image_interval
@@ -148,7 +148,7 @@ def test_every_table_is_written_with_its_columns(written):
         assert list(vars(written)[name].columns) == schemas.columns(name), name
         about = tables.about(written.folder / f"{name}.parquet")
         assert (about["study"], about["stage"], about["rev"]) == ("synthetic", "correlate", 1)
-        assert set(about["sources"]) == set(layout.PATHS)
+        assert set(about["sources"]) == set(layout.TABLES_READ)
 
 
 def test_the_rows_behind_the_summary_are_passed_on(written):
@@ -300,9 +300,9 @@ def test_any_list_of_files_will_do(results, tmp_path):
     assert summary["test_accuracy_mean"].notna().tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("stage", list(layout.PATHS))
+@pytest.mark.parametrize("stage", list(layout.TABLES_READ))
 def test_one_stage_alone_is_enough(results, tmp_path, stage):
-    run(tmp_path, *layout.finished_files(results)[stage])
+    run(tmp_path, *inputs.finished(results)[stage])
     written = frames(tmp_path)
     assert set(written) == STUDY_TABLES
     for name, frame in written.items():
@@ -323,7 +323,7 @@ def test_the_pages_are_escaped_and_labelled(results, tmp_path):
     grid = {"models": ["m"], "datasets": ["d"], "components": ["mha", "mha+fc1", "embed"], "seeds": [0]}
     write_study(tmp_path / "r", **grid, lrs=LRS, steps=5, every=5, study=nasty)
     run(tmp_path / "t", "--results", tmp_path / "r", study=nasty)
-    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == set(correlate.PAGES)
+    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == set(layout.PAGES)
     for path in (tmp_path / "t").glob("*.html"):
         assert "<script" not in path.read_text() and "&lt;script&gt;" in path.read_text()
     page = (tmp_path / "t/summary.html").read_text()
@@ -440,7 +440,7 @@ def test_the_command_imports_no_torch_and_exits_with_a_message(results, tmp_path
 
 
 def test_the_demo_grid_is_complete(tmp_path):
-    files = layout.grid_files(write_study(tmp_path, **DEMO, steps=2, every=1, pairs=2), DEMO)
+    files = inputs.of_grid(write_study(tmp_path, **DEMO, steps=2, every=1, pairs=2), DEMO)
     assert {stage: len(paths) for stage, paths in files.items()} == {
         "plasticity": 20, "bounds": 5, "measure": 0, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
     }  # fmt: skip

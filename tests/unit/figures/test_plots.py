@@ -15,6 +15,7 @@ from synthetic_study import DEMO, write_study
 from vit_plasticity import correlate, plots
 from vit_plasticity.figures import theme
 from vit_plasticity.runtime import cli
+from vit_plasticity.study import grid as layout
 from vit_plasticity.vit import components
 
 PAPER = {
@@ -57,7 +58,7 @@ def demo(tmp_path_factory):
 
 def draw(name, folder):
     study = plots.read(folder)
-    return plots.FIGURES[name](study, theme.styles(study.summary["component"].unique()))
+    return plots.FUNCTIONS[name](study, theme.styles(study.summary["component"].unique()))
 
 
 def panels(figure):
@@ -98,7 +99,7 @@ CASES = {
 @pytest.mark.parametrize(("grid", "options"), CASES.values(), ids=CASES)
 def test_every_figure_is_drawn_from_any_study(tmp_path, grid, options):
     folder = tables_of(tmp_path, grid, **options)
-    for name in plots.FIGURES:
+    for name in layout.FIGURES:
         draw(name, folder).canvas.draw()
 
 
@@ -108,14 +109,14 @@ def test_every_figure_is_drawn_while_only_one_stage_is_done(tmp_path, stage):
     pattern = {"finetune": "finetune/**/runs", "history": "finetune/**/history"}.get(stage, f"{stage}/**/*")
     files = map(str, results.glob(f"{pattern}.parquet"))
     correlate.main(["--study", "synthetic", "--output", str(tmp_path / "t"), *files])
-    for name in plots.FIGURES:
+    for name in layout.FIGURES:
         draw(name, tmp_path / "t").canvas.draw()
 
 
 def test_the_papers_size(tmp_path):
     study = plots.read(tables_of(tmp_path, PAPER, steps=4, every=2, pairs=2))
     styles = theme.styles(PAPER["components"])
-    sizes = {name: function(study, styles) for name, function in plots.FIGURES.items()}
+    sizes = {name: function(study, styles) for name, function in plots.FUNCTIONS.items()}
     assert len(panels(sizes["plasticity_by_depth"])) == 33
     assert len(panels(sizes["plasticity_by_component"])) == 3
     assert all(figure.get_figwidth() <= theme.WIDTH for figure in sizes.values())
@@ -219,7 +220,7 @@ def test_the_command_writes_all_figures_without_torch_and_always_the_same(demo, 
     assert "Warning" not in done.stderr and "torch" not in done.stderr
     plots.main(["--tables", str(demo), "--output", str(tmp_path / "two")])
     files = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert files == sorted(f"{name}.{kind}" for name in plots.FIGURES for kind in ("png", "pdf"))
+    assert files == sorted(f"{name}.{kind}" for name in layout.FIGURES for kind in ("png", "pdf"))
     for name in files:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes(), name
 
@@ -235,4 +236,5 @@ def test_tables_that_are_missing_or_not_ours_are_refused(demo, tmp_path):
 
 def test_every_figure_and_page_has_a_caption():
     captions = {path.stem for path in (Path(__file__).parents[3] / "workflow/report").glob("*.rst")}
-    assert {*plots.FIGURES, *correlate.PAGES} <= captions
+    assert {*layout.FIGURES, *layout.PAGES} <= captions
+    assert plots.FUNCTIONS.keys() == layout.FIGURES.keys()
