@@ -2,7 +2,7 @@
 
 It needs no systemd and no free standard port, keeps everything in one folder, and stops, by process id, all it started.
 The GPUs are character devices that every machine has: SLURM hands them out as it would hand out real ones, and sets
-``CUDA_VISIBLE_DEVICES``, but CUDA finds nothing behind them.
+``CUDA_VISIBLE_DEVICES``, but CUDA finds nothing behind them, and so jobs are told to compute on the CPU.
 """
 
 import contextlib
@@ -99,7 +99,7 @@ class SlurmCluster:
         self.configuration = self.folder / "slurm.conf"
         programs = [str(self.folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"]
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "SBATCH_", "SRUN_"))}
-        self.env |= {"SLURM_CONF": str(self.configuration), "PATH": ":".join(programs)}
+        self.env |= {"SLURM_CONF": str(self.configuration), "PATH": ":".join(programs), "VIT_PLASTICITY_DEVICE": "cpu"}
         self._daemons = []
 
     def __enter__(self):
@@ -113,7 +113,7 @@ class SlurmCluster:
 
     def __exit__(self, *_):
         if self.configuration.exists():
-            self._end_jobs()
+            self.end_jobs()
         for daemon in reversed(self._daemons):
             daemon.terminate()
             try:
@@ -127,9 +127,9 @@ class SlurmCluster:
 
     # ── what the tests ask and do ──
 
-    def run(self, *command, check=True):
+    def run(self, *command, check=True, cwd=None):
         """Run a command in the environment of the cluster; its standard output, stripped."""
-        done = subprocess.run(command, env=self.env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=self.env, cwd=cwd, capture_output=True, text=True, timeout=60)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: exit {done.returncode}: {done.stderr.strip()}")
         return done.stdout.strip()
@@ -163,6 +163,19 @@ class SlurmCluster:
         """Cancel a job as its user would."""
         self.run("scancel", job_id)
 
+    def end_jobs(self, folder=""):
+        """Cancel all jobs that work below a folder, and see them end."""
+
+        def alive():
+            lines = self.run("squeue", "-h", "-o", "%i %Z", check=False).splitlines()
+            return [line.split(" ", 1)[0] for line in lines if line.split(" ", 1)[-1].startswith(str(folder))]
+
+        for signal_of_the_end in ((), ("--signal=KILL",)):
+            if jobs := alive():
+                self.run("scancel", *signal_of_the_end, *jobs, check=False)
+            with contextlib.suppress(TimeoutError):
+                return self.wait_for(lambda: not alive(), "the jobs to end", seconds=2 * self.kill_wait_s)
+
     def end_time_now(self, job_id):
         """Let the time limit of a running job be reached now."""
         self.run("scontrol", "update", f"jobid={job_id}", "EndTime=now")
@@ -173,13 +186,14 @@ class SlurmCluster:
             if job["Reason"] == "BeginTime":
                 self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
 
-    def drain(self):
-        """Let no further job start; those that run go on."""
+    @contextlib.contextmanager
+    def drained(self):
+        """Within the block no further job starts; those that run go on."""
         self.run("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
-
-    def resume(self):
-        """Undo `drain`."""
-        self.run("scontrol", "update", "nodename=localhost", "state=resume")
+        try:
+            yield
+        finally:
+            self.run("scontrol", "update", "nodename=localhost", "state=resume")
 
     def preempt(self):
         """Ask for the whole node for a moment, with the priority of the normal partition; the id of the job."""
@@ -235,15 +249,6 @@ class SlurmCluster:
         guarded = ["setpriv", "--pdeathsig", "TERM", *command]
         with (self.folder / f"{command[0]}.out").open("w") as out:
             self._daemons.append(subprocess.Popen(guarded, env=self.env, stdout=out, stderr=out, cwd=self.folder))
-
-    def _end_jobs(self):
-        everything = f"--user={getpass.getuser()}"
-        self.run("scancel", everything, check=False)
-        ended = lambda: not self.run("squeue", "-h", check=False)  # noqa: E731
-        try:
-            self.wait_for(ended, "the jobs to end", seconds=2 * self.kill_wait_s)
-        except TimeoutError:
-            self.run("scancel", everything, "--signal=KILL", check=False)
 
     def wait_for(self, condition, what, seconds=120, every_s=0.05):
         """The first true value of `condition()`; after `seconds`, TimeoutError with the ends of the daemons' logs."""

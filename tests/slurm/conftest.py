@@ -29,6 +29,6 @@ def slurm(tmp_path_factory):
 @pytest.fixture(scope="session")
 def reference(slurm, tmp_path_factory):
     """The study as it comes out on this machine without SLURM."""
-    study = Study.checkout(tmp_path_factory.mktemp("reference") / "study", slurm.env)
+    study = Study.checkout(tmp_path_factory.mktemp("reference") / "study", slurm)
     study.run("--cores", "2")
     return study

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections import Counter
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -18,14 +19,14 @@ NOT_NUMBERS = ["duration_s", "peak_memory_mb", "git_commit", "device"]
 
 
 class Study:
-    """A working copy in `folder`, and the environment in which its commands run."""
+    """A working copy in `folder`, whose commands run where they find the cluster `slurm`."""
 
-    def __init__(self, folder, env):
-        self.folder, self.env = Path(folder), env
+    def __init__(self, folder, slurm):
+        self.folder, self.slurm = Path(folder), slurm
         self.config = ["workflow/studies/smoke.yaml", "tests/slurm/longer.yaml"]
 
     @classmethod
-    def checkout(cls, folder, env):
+    def checkout(cls, folder, slurm):
         """A copy of the files that git would commit, as a clone of this checkout has them."""
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
@@ -36,7 +37,7 @@ class Study:
                 shutil.copy2(source, target, follow_symlinks=False)
         # On a CPU, where these tests run, the last bits depend on the number of threads.
         fill_in(Path(folder, "profiles/slurm/config.yaml"), cpus=1)
-        return cls(folder, env)
+        return cls(folder, slurm)
 
     def copy(self, folder, *, without=(), **site):
         """A copy of this study that has still to make the cells `without`, such as "digits/mha/seed=0", and the tables.
@@ -48,7 +49,7 @@ class Study:
             shutil.rmtree(self.cell(cell, folder))
         shutil.rmtree(folder / "results/smoke/tables")
         fill_in(folder / "profiles/slurm/config.yaml", **site)
-        return Study(folder, self.env)
+        return Study(folder, self.slurm)
 
     def cell(self, name, folder=None):
         """The folder of a cell's results."""
@@ -68,15 +69,32 @@ class Study:
 
     @contextmanager
     def start(self, *options):
-        """Snakemake running in the background, and killed at the end of the block if it has not ended by then."""
-        command = ["snakemake", "--configfile", *self.config, *options]
+        """Snakemake running in the background, killed at the end of the block; a block that fails leaves no job."""
         with (self.folder / "snakemake.out").open("w") as out:
-            process = subprocess.Popen(command, cwd=self.folder, env=self.env, stdout=out, stderr=out)
+            process = subprocess.Popen(
+                self.command(*options), cwd=self.folder, env=self.slurm.env, stdout=out, stderr=out
+            )
         try:
             yield process
+        except BaseException:
+            process.kill()
+            self.slurm.end_jobs(self.folder)
+            raise
         finally:
             process.kill()
             process.wait()
+
+    def command(self, *options):
+        """The command line of Snakemake for this study."""
+        return ["snakemake", "--configfile", *self.config, *options]
+
+    def jobs_of_the_cluster(self):
+        """How many jobs of each rule are still to do, of those rules that always run on the cluster."""
+        text = "\n" + "\n".join(file.read_text() for file in (self.folder / "workflow/rules").glob("*.smk"))
+        local = {rule.partition(":")[0] for rule in text.split("\nrule ")[1:] if "localrule: True" in rule}
+        shown = self.slurm.run(*self.command("--profile", "slurm", "-n", "--quiet", "rules"), cwd=self.folder)
+        jobs = Counter({rule: int(n) for rule, n in re.findall(r"^(\w+) +(\d+)$", shown, re.MULTILINE)})
+        return Counter({rule: n for rule, n in jobs.items() if rule not in {*local, "all", "total"}})
 
     def said(self):
         """What Snakemake printed, last time it ran."""

@@ -22,13 +22,12 @@ def bad_day(slurm, reference, tmp_path_factory):
     cells = frozen_as_they_start(slurm, study)
     with study.start(*SLURM, TABLES) as snakemake:
         study.preempted, study.killed = next(cells), next(cells)
-        slurm.drain()
-        study.killed.kill()
-        slurm.wait_for(lambda: ended(slurm, study.killed), "the killed cell to be gone")
-        slurm.preempt()
-        time.sleep(3)
-        study.running_while_drained = slurm.jobs("RUNNING", folder=study.folder).keys()
-        slurm.resume()
+        with slurm.drained():
+            study.killed.kill()
+            slurm.wait_for(lambda: ended(slurm, study.killed), "the killed cell to be gone")
+            slurm.preempt()
+            time.sleep(3)
+            study.running_while_drained = slurm.jobs("RUNNING", folder=study.folder).keys()
         study.preempted.thaw_when_asked_to_stop()
 
         study.late, study.cancelled = next(cells), next(cells)
@@ -140,12 +139,11 @@ def test_duplicate_waits_for_the_orphan_of_a_killed_snakemake_and_leaves(slurm, 
 
 
 def test_duplicate_that_starts_after_the_orphan_ended_leaves(slurm, reference, orphaned):
-    slurm.drain()
     with orphaned.start(*SLURM, TABLES) as snakemake:
-        slurm.wait_for(lambda: duplicate(slurm, orphaned), "the cell to be submitted again")
-        orphaned.orphan.thaw()
-        slurm.wait_for(lambda: ended(slurm, orphaned.orphan), "the orphan to end")
-        slurm.resume()
+        with slurm.drained():
+            slurm.wait_for(lambda: duplicate(slurm, orphaned), "the cell to be submitted again")
+            orphaned.orphan.thaw()
+            slurm.wait_for(lambda: ended(slurm, orphaned.orphan), "the orphan to end")
         assert snakemake.wait(300) == 0, orphaned.said()
     assert ended(slurm, orphaned.orphan) == "COMPLETED"
     assert trained(orphaned, orphaned.orphan) == {}

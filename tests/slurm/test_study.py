@@ -4,7 +4,7 @@ from study import SLURM, Study, assert_same_tables, cell_processes
 
 
 def test_study_on_slurm_equals_that_of_a_local_run(slurm, reference, tmp_path):
-    study = Study.checkout(tmp_path / "study", slurm.env)
+    study = Study.checkout(tmp_path / "study", slurm)
     devices = {}  # job → what its cell saw as CUDA_VISIBLE_DEVICES
 
     def look():
