@@ -15,7 +15,7 @@ from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, ratios, stated
 from vit_plasticity import vit
 from vit_plasticity.data import batches
-from vit_plasticity.data.formats import folder as prepare_folder
+from vit_plasticity.data.images import read_image
 from vit_plasticity.data.registry import Images, Split
 from vit_plasticity.pretrain import build
 from vit_plasticity.runtime.device import select_device
@@ -124,7 +124,7 @@ def write_photos(folder, n):
 
 def photo_split(files):
     """The photographs as `fetch` stores them: shorter side 256."""
-    arrays = [prepare_folder.read_image(file, 256) for file in files]
+    arrays = [read_image(file, 256) for file in files]
     shapes = np.array([array.shape[:2] for array in arrays], dtype=np.int32)
     return Split(Images(np.concatenate([a.reshape(-1) for a in arrays]), shapes), np.arange(len(files)) % 10)
 

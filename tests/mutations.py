@@ -58,10 +58,10 @@ MUTATIONS = [
     ),
     Mutation(
         "an empty class folder is refused",
-        "data/formats/folder.py",
+        "data/folders.py",
         "if empty := [name for name in classes if not images.get(name)]:",
         "if empty := []:",
-        "tests/unit/data/test_prepare_folder.py::test_a_folder_that_cannot_serve_is_refused",
+        "tests/unit/data/test_folders.py::test_a_folder_that_cannot_serve_is_refused",
     ),
     Mutation(
         "nothing untrusted is unpickled",

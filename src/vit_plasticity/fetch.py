@@ -18,7 +18,7 @@ from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.downloads import Source
 from vit_plasticity.data.formats import archives as prepare_archives
 from vit_plasticity.data.formats import embedded as prepare_embedded
-from vit_plasticity.data.formats import folder as prepare_folder
+from vit_plasticity.data.formats import imagefolder as prepare_folder
 from vit_plasticity.data.store import create
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError

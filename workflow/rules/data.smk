@@ -14,3 +14,4 @@ rule fetch_dataset:
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
         " --output {output} {resources.downloads} > {log} 2>&1"
+        "; sed -n '/^note: /p' {log} >&2" # what the user must see

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from vit_plasticity.data import registry
 from vit_plasticity.data.downloads import Source
-from vit_plasticity.data.formats.folder import imagefolder
+from vit_plasticity.data.formats.imagefolder import imagefolder
 from vit_plasticity.data.store import create
 from vit_plasticity.runtime.cli import InputError
 
@@ -50,7 +50,7 @@ _EXAMPLE = "vit_small_patch14_dinov2.lvd142m"
 def dataset_folder(given, cache):
     """The prepared dataset that `given` names; a folder of images is prepared in the cache, anew when it has changed.
 
-    Raises InputError for a folder that cannot serve as a dataset (see `data.formats.folder`).
+    Raises InputError for a folder that cannot serve as a dataset (see `data.formats.imagefolder`).
     """
     path = Path(given).expanduser()
     if not path.is_dir():

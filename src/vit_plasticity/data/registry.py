@@ -35,6 +35,13 @@ _CATALOG = {
     "imagefolder": "{imagefolder: /path/to/folder}",
     "fractals": "{fractals: {classes: 32, images_per_class: 150, image_size: 32, seed: 0}}",
 }
+_FOLDER = {
+    "imagefolder": ("a path", lambda value: isinstance(value, str) and value),
+    "short_side": ("a count of pixels", lambda value: type(value) is int and value > 0),
+    "smallest_class": ("a count of images", lambda value: type(value) is int and value > 0),
+    "may_leave_out": ("a share from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1),
+}
+"""Key of a folder of images → (what it must be, a test of that)."""
 
 
 @dataclass(frozen=True)
@@ -253,13 +260,11 @@ def _catalog_entry(name, given):
             raise InputError(f"catalog.datasets.{name}: got {given!r}; a map fractals may hold {', '.join(allowed)}")
         FractalParams(**options)
         return replace(registry()["fractals"], name=name, options=options)
-    if unknown := given.keys() - {"imagefolder", "short_side"}:
-        raise InputError(
-            f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are imagefolder and short_side"
-        )
-    path, short_side = given["imagefolder"], given.get("short_side", SHORT_SIDE)
-    if not isinstance(path, str) or not path or type(short_side) is not int or short_side < 1:
-        raise InputError(
-            f"catalog.datasets.{name}: imagefolder must be a path and short_side a count of pixels, got {given!r}"
-        )
-    return DatasetEntry(name, "imagefolder", options={"path": path}, short_side=short_side, source=f"the folder {path}")
+    options = {"short_side": SHORT_SIDE} | given
+    if unknown := given.keys() - _FOLDER.keys():
+        raise InputError(f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are {', '.join(_FOLDER)}")
+    if wrong := [key for key, value in options.items() if not _FOLDER[key][1](value)]:
+        raise InputError(f"catalog.datasets.{name}: {wrong[0]} must be {_FOLDER[wrong[0]][0]}, got {given!r}")
+    short_side, path = options.pop("short_side"), options.pop("imagefolder")
+    options["path"] = path
+    return DatasetEntry(name, "imagefolder", options=options, short_side=short_side, source=f"the folder {path}")

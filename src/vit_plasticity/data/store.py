@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import shutil
+import sys
 from contextlib import contextmanager, suppress
 
 import numpy as np
@@ -31,10 +32,10 @@ def create(folder, name, *, source, licence):
         if temporary is None:
             yield None
             return
-        writer = Writer(temporary)
+        writer = Writer(temporary, name)
         try:
             yield writer
-            writer.finish(name, source, licence)
+            writer.finish(source, licence)
         finally:
             writer.close()
 
@@ -45,9 +46,9 @@ class Writer:
     classes: the class names, to be set by who adds images. scratch: a folder for what is unpacked on the way.
     """
 
-    def __init__(self, folder):
-        self._folder = folder
-        self._splits = {}
+    def __init__(self, folder, name):
+        self._folder, self._name = folder, name
+        self._splits, self._notes = {}, {}
         self.classes = []
         self.scratch = folder / "scratch"
         self.scratch.mkdir()
@@ -62,11 +63,19 @@ class Writer:
             self._splits[split] = _SplitWriter(self._folder, split)
         self._splits[split].extend(images, labels)
 
+    def note(self, key, value, text):
+        """Keep `value` (for JSON) under `key` in the dataset's record, and say it on stderr in a line that begins with
+        ``note:``, which the workflow repeats where its user sees it."""
+        self._notes[key] = value
+        said = ", ".join(f"{kind}: {n}" for kind, n in value.items()) if isinstance(value, dict) else value
+        line = f"note: dataset {self._name}: {text}: {said}".replace("\n", " ")
+        print(line, file=sys.stderr, flush=True)
+
     def sizes(self):
         """How many images each split has so far, in the order train, val, test."""
         return {split: len(self._splits[split].labels) for split in SPLITS if split in self._splits}
 
-    def finish(self, name, source, licence):
+    def finish(self, source, licence):
         """Write what is known only now: headers, labels, shapes, and ``dataset.json``."""
         shutil.rmtree(self.scratch)
         digests, sizes = {}, self.sizes()
@@ -75,13 +84,13 @@ class Writer:
         lines = "".join(f"{array} {digests[array]}\n" for array in sorted(digests))
         about = {
             "format": FORMAT,
-            "name": name,
+            "name": self._name,
             "classes": list(self.classes),
             "splits": sizes,
             "source": source,
             "licence": licence,
             "fingerprint": hashlib.sha256(lines.encode()).hexdigest(),
-        }
+        } | self._notes
         (self._folder / "dataset.json").write_text(
             json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )

@@ -20,9 +20,9 @@ from fixtures_archives import (
 )
 
 from vit_plasticity import fetch
+from vit_plasticity.data import images
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.downloads import Source
-from vit_plasticity.data.formats import folder as prepare_folder
 from vit_plasticity.data.registry import lookup, open_dataset
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
@@ -193,7 +193,7 @@ def test_a_full_disk_leaves_nothing_half_written(small_disk, capsys):
 
 
 def test_a_failure_leaves_no_unpacked_files(get, archives, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare_folder, "read_image", lambda path, short_side: 1 / 0)
+    monkeypatch.setattr(images, "read_image", lambda *arguments: 1 / 0)
     with pytest.raises(InputError, match=r"24 of 24 images cannot be used"):
         get("domainnet_clipart")
     assert not [*(tmp_path / "datasets").iterdir()]

@@ -11,7 +11,8 @@ import tarfile
 import numpy as np
 
 from vit_plasticity.data.extraction import extract
-from vit_plasticity.data.formats.folder import class_images, write_folder, write_images
+from vit_plasticity.data.folders import list_folder
+from vit_plasticity.data.formats.imagefolder import write_folder, write_images
 from vit_plasticity.data.splits import split_labels, write_split
 from vit_plasticity.runtime.cli import InputError
 
@@ -114,7 +115,7 @@ def class_folders(entry, writer, source):
     root = writer.scratch
     while len(inside := [path for path in root.iterdir() if not path.name.startswith((".", "__MACOSX"))]) == 1:
         (root,) = inside
-    write_folder(root, writer, entry.short_side)
+    write_folder(root, writer, entry)
 
 
 def imagenet(entry, writer, source):
@@ -125,10 +126,8 @@ def imagenet(entry, writer, source):
     """
     folder = source.folder / entry.name
     if folder.is_dir():
-        images = class_images(folder)
-        writer.classes = list(images)
-        paths = [path for name in images for path in images[name]]
-        labels = np.repeat(np.arange(len(images)), [len(images[name]) for name in images])
+        listing = list_folder(folder, split=False)
+        writer.classes, paths, labels = listing.classes, listing.paths, listing.labels
     else:
         archive, devkit = (source.get(file) for file in entry.files)
         extract(archive, writer.scratch / "images")
