@@ -48,10 +48,10 @@ class Search:
     def __init__(self, ordered, trial, budget_s, file, *, most_steps, report=print):
         self.ordered, self.trial, self.budget_s, self.file = ordered, trial, budget_s, Path(file)
         self.most_steps, self.report = most_steps, report
-        self.steps, self.runs, self.interrupted = [], [], False
+        self.steps, self.runs, self.cost, self.interrupted = [], [], None, False
         if self.file.is_file():
             kept = json.loads(self.file.read_text(encoding="utf-8"))
-            self.steps, self.runs = kept["steps"], kept["runs"]
+            self.steps, self.runs, self.cost = kept["steps"], kept["runs"], kept["cost"]
 
     @property
     def seconds(self):
@@ -76,10 +76,12 @@ class Search:
         for number, candidate in enumerate(asked):
             if self._find(rung, candidate):
                 continue
+            if self.cost is None:
+                self.cost = self._measured_cost(candidate)
             if rung == len(self.steps):
                 self.steps.append(self._steps(asked, rung, ends))
             steps = self.steps[rung]
-            if number >= min(2, len(asked)) and self.seconds + steps * self._step_s(candidate) > 1.1 * ends:
+            if number >= min(2, len(asked)) and self.seconds + self._expected(candidate, steps) > 1.1 * ends:
                 break  # the rest of the rung has no time
             same = [run for run in self._find(rung - 1, candidate) if run["steps"] == steps]
             outcome = same[0] | {"seconds": 0.0} if same else self.trial(candidate, steps)
@@ -90,29 +92,32 @@ class Search:
 
     def _steps(self, asked, rung, ends):
         """How many steps each run of a rung has."""
-        seconds = max(0.0, ends - self.seconds)
-        steps = seconds / sum(self._step_s(candidate) for candidate in asked)
-        return int(min(self.most_steps, max(steps, LEAST_STEPS, *self.steps)))
+        each = max(0.0, ends - self.seconds) / sum(self._expected(candidate, 0, relative=True) for candidate in asked)
+        fixed, per_step = self.cost
+        return int(min(self.most_steps, max((each - fixed) / per_step, LEAST_STEPS, *self.steps)))
 
-    def _step_s(self, candidate):
-        """Seconds per step, from this component's longest run so far, else from all runs, else from a trial of two
-        steps."""
-        own = [run for run in self.runs if run["component"] == candidate.component] or self.runs
-        if own:
-            longest = max(own, key=lambda run: (run["seconds"] > 0, run["steps"]))
-            return longest["seconds"] / longest["steps"]
-        if not hasattr(self, "_measured"):
-            self._measured = self.trial(candidate, 2)["seconds"] / 2
-        return self._measured
+    def _measured_cost(self, candidate):
+        """(seconds of a run without steps, seconds per step), from two short trials."""
+        self.trial(candidate, 1)  # a first one is slower
+        few, more = (self.trial(candidate, steps)["seconds"] for steps in (2, 12))
+        per_step = max((more - few) / 10, more / 100)
+        return max(0.0, more - 12 * per_step), per_step
+
+    def _expected(self, candidate, steps, relative=False):
+        """Seconds that a run will take: the measured cost, times what the runs of this component so far took more or
+        less than it (those of all, where there are none). relative: that factor alone."""
+        trained = [run for run in self.runs if run["seconds"]]
+        own = [run for run in trained if run["component"] == candidate.component] or trained
+        fixed, per_step = self.cost
+        expected = sum(fixed + per_step * run["steps"] for run in own)
+        factor = sum(run["seconds"] for run in own) / expected if own else 1.0
+        return factor if relative else factor * (fixed + per_step * steps)
 
     def _of(self, rung):
         return [run for run in self.runs if run["rung"] == rung]
 
     def _find(self, rung, candidate):
         return [r for r in self._of(rung) if (r["component"], r["lr"]) == (candidate.component, candidate.lr)]
-
-    def _full_length(self, rung):
-        return self.steps[rung] >= self.most_steps
 
     def _survivors(self, rung):
         """The best third of the rung before, at least one; of equals, the one that was tried first."""
@@ -121,7 +126,7 @@ class Search:
 
     def _save(self):
         with atomic(self.file) as temporary:
-            text = json.dumps({"steps": self.steps, "runs": self.runs}, indent=1) + "\n"
+            text = json.dumps({"cost": self.cost, "steps": self.steps, "runs": self.runs}, indent=1) + "\n"
             temporary.write_text(text, encoding="utf-8")
 
     def _progress(self, rung, number, n):

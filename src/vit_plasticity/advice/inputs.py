@@ -36,12 +36,18 @@ def model_folder(given, cache, offline=False):
     elif path.exists() or path.is_absolute() or str(given).startswith("."):
         raise InputError(f"--model {given}: not a folder; give a model folder, or a name of timm's such as {_EXAMPLE}")
     else:
-        shipped = (fetch.SHIPPED / given).is_dir()
-        entry, output = {"shipped" if shipped else "timm": str(given)}, Path(cache, "models", str(given))
+        entry, output = {"shipped" if shipped(given) else "timm": str(given)}, Path(cache, "models", str(given))
     if not (output / "provenance.json").is_file():
         output.parent.mkdir(parents=True, exist_ok=True)
         fetch.fetch_model(str(given), entry, output, Source(Path(cache, "downloads"), offline, None))
     return output
+
+
+def shipped(name):
+    """Whether a model of that name comes with the package."""
+    from vit_plasticity.vit import fetch
+
+    return (fetch.SHIPPED / name / "provenance.json").is_file()
 
 
 _EXAMPLE = "vit_small_patch14_dinov2.lvd142m"

@@ -91,11 +91,12 @@ def _excess(shared):
 
 
 def best(summary, available, null=NULL):
-    """The predictor to follow among `available`: the smallest excess over the null, below 0 and on enough blocks.
+    """The predictor to follow among `available`: the smallest excess over the null, its interval below 0 and on enough
+    blocks.
 
     Where none is better than the null, the null; where the null is not available, the first available name.
     """
-    able = summary[summary["rule"].isin(available) & (summary["n_null"] >= LEAST_BLOCKS) & (summary["excess"] < 0)]
+    able = summary[summary["rule"].isin(available) & (summary["n_null"] >= LEAST_BLOCKS) & (summary["excess_high"] < 0)]
     if len(able):
         return able.iloc[0]["rule"]
     return null if null in available else next(iter(available))

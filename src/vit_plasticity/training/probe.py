@@ -39,7 +39,13 @@ def probe(model, dataset, settings):
 
 def fit(train, train_labels, test, test_labels, max_iter):
     """Logistic regression fitted on train features (n, D) with labels (n,) and scored on test features: a dict of
-    accuracy (in [0, 1]), converged, and n_iter, the iterations of the solver.
+    accuracy (in [0, 1]), converged, and n_iter, the iterations of the solver."""
+    classifier, found = classify(train, train_labels, max_iter)
+    return {"accuracy": float(classifier.score(test, test_labels))} | found
+
+
+def classify(train, train_labels, max_iter):
+    """The fitted classifier of features, and a dict of converged and n_iter.
 
     Features are scaled to unit length, then standardised with the moments of the train features.
     """
@@ -48,11 +54,8 @@ def fit(train, train_labels, test, test_labels, max_iter):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         classifier.fit(train, train_labels)
-    return {
-        "accuracy": float(classifier.score(test, test_labels)),
-        "converged": not any(issubclass(w.category, ConvergenceWarning) for w in caught),
-        "n_iter": int(regression.n_iter_.max()),
-    }
+    converged = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
+    return classifier, {"converged": converged, "n_iter": int(regression.n_iter_.max())}
 
 
 @torch.inference_mode()

@@ -1,0 +1,83 @@
+"""What can be fine-tuned: the parameters that each choice trains, its memory, and its lines of Python."""
+
+import copy
+import dataclasses
+import math
+from typing import NamedTuple
+
+from vit_plasticity import vit
+from vit_plasticity.advice import code, memory
+from vit_plasticity.analysis.judgement import is_single
+from vit_plasticity.vit import components
+
+NAMES = ("mha", "fc1", "fc2", "ln2", "ln1", "full", "embed", "mha+fc1")
+"""The components that are looked at where none are named."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One component of a model with a head for its classes.
+
+    names: of the parameters that train, head and final norm among them. n_own: how many values without these; n_all: of
+    the whole model. memory_bytes: see `memory.estimate`. lines: Python that makes exactly `names` train.
+    """
+
+    component: str
+    names: tuple[str, ...]
+    n_trained: int
+    n_own: int
+    n_all: int
+    memory_bytes: int
+    lines: tuple[str, ...]
+
+    @property
+    def single(self):
+        """Whether the record speaks of it: it trains one component of every block, and nothing else but the head."""
+        return is_single(self.component)
+
+    @property
+    def log_parameters(self):
+        """The null predictor: log10 of the values that it trains; None where it trains the head alone."""
+        return math.log10(self.n_own) if self.n_own else None
+
+
+def describe(model, component, created_as, batch_size):
+    """The Choice of a component. model: with the head of its classes; it is left as it was.
+
+    created_as: what timm.create_model takes, a tag or ``local-dir:FOLDER``.
+    """
+    changed = copy.deepcopy(model)
+    names = vit.train_only(changed, component)
+    sizes = {name: parameter.numel() for name, parameter in changed.named_parameters()}
+    of_head = {id(p) for part in vit.family(changed).head(changed) for p in part.parameters()}
+    own = [p.numel() for p in changed.parameters() if p.requires_grad and id(p) not in of_head]
+    every = [name for name, _ in model.named_parameters()]
+    create = code.create_line(created_as, model.num_classes)
+    return Choice(
+        component=component,
+        names=tuple(names),
+        n_trained=sum(sizes[name] for name in names),
+        n_own=sum(own),
+        n_all=sum(p.numel() for p in model.parameters()),
+        memory_bytes=memory.estimate(changed, component, batch_size),
+        lines=tuple(code.training_lines(create, names, every)),
+    )
+
+
+def parse(name):
+    """The Component of a name."""
+    if hasattr(components, "parse"):
+        return components.parse(name)
+    components.parts(name)
+    return _Named(name)
+
+
+class _Named(NamedTuple):
+    name: str
+
+    @property
+    def base(self):
+        return self if self.name in components.BLOCK_COMPONENTS else None
+
+    def blocks(self, n_blocks):
+        return list(range(n_blocks))

@@ -1,0 +1,85 @@
+"""Everything that can be known of the choices without training them: predictors, and a linear probe to compare with."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from vit_plasticity import predictors, vit
+from vit_plasticity.analysis.judgement import NULL
+from vit_plasticity.predictors import plasticity
+from vit_plasticity.predictors.task import Task
+from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study.config import settings
+from vit_plasticity.training import probe
+
+SETTINGS = {"pairs": 128, "images": 128, "seed": 0, "local_images": 32, "probes": 4}
+"""Few images: enough to order components, in a minute."""
+_FORWARD = {"bound": 2, "bound_holding": 2}
+"""Rough work of a predictor in passes of SETTINGS["pairs"] images through the model, where it is not 4."""
+
+
+class Measurement:
+    """What is measured of a model on a dataset.
+
+    values: {predictor: {component: value}}; probe: a dict, or None before it is fitted; failed: {predictor: sentence}.
+
+    model: with the head of its classes. dataset: sampled (see `sample`). source: a Split of pre-training images, or
+    None: the training images take their place. choices: see `choices.Choice`, in the order of `parsed`, their
+    Components.
+    """
+
+    def __init__(self, model, dataset, source, choices, parsed):
+        self.model, self.dataset, self.choices, self.parsed = model, dataset, choices, parsed
+        self.source = dataset.split("train") if source is None else source
+        self.task = Task(model, parsed, self.source, dataset, SimpleNamespace(**SETTINGS))
+        self.values = {NULL: {c.component: c.log_parameters for c in choices if c.log_parameters is not None}}
+        self.probe, self.failed = None, {}
+
+    def steps(self):
+        """(what is done, its work in images through the model, function) of everything that is to be measured."""
+        n_images = sum(len(split) for split in self.dataset.splits.values())
+        yield "linear probe", n_images, self._probe
+        yield "plasticity", 4 * SETTINGS["pairs"], self._plasticity
+        for name, trains in predictors.known().items():
+            if not trains and name not in (NULL, "plasticity"):
+                yield name, _FORWARD.get(name, 4) * SETTINGS["pairs"], lambda n=name: self._predictor(n)
+
+    def _predictor(self, name):
+        try:
+            rows = self.task.rows(predictors.load(name), name)
+        except (InputError, ValueError) as error:
+            self.failed[name] = str(error)
+            return
+        found = {row["component"]: row["value"] for row in rows if row["block"] is None and row["value"] is not None}
+        self.values[name] = {component: float(value) for component, value in found.items()}
+
+    def _plasticity(self):
+        params = SimpleNamespace(pairs=SETTINGS["pairs"], seed=SETTINGS["seed"], relative_width=0.0)
+        target, found = self.dataset.split("test"), {}
+        try:
+            for base in dict.fromkeys(one.base.name for one in self.parsed if one.base):
+                found[base] = plasticity.measure(self.model, self.source, [(target, False)], base, params)[0].rates
+        except ValueError as error:
+            self.failed["plasticity"] = str(error)
+            return
+        n_blocks = len(vit.family(self.model).blocks(self.model))
+        self.values["plasticity"] = {
+            one.name: float(found[one.base.name][one.blocks(n_blocks)].mean()) for one in self.parsed if one.base
+        }
+
+    def _probe(self):
+        given = settings("probe")
+        splits = [self.dataset.split(name) for name in ("train", "val", "test")]
+        features = [probe.frozen_features(self.model, one, given.pool, given.batch_size) for one in splits]
+        if not all(np.isfinite(one).all() for one in features):
+            raise InputError(
+                "the model gives features that are not finite for some images: its weights are damaged or overflow; "
+                "give another model"
+            )
+        classifier, found = probe.classify(features[0], np.asarray(splits[0].labels), given.max_iter)
+        wrong = [
+            np.flatnonzero(classifier.predict(x) != split.labels).tolist()
+            for x, split in zip(features[1:], splits[1:], strict=True)
+        ]
+        accuracies = [1 - len(w) / len(split) for w, split in zip(wrong, splits[1:], strict=True)]
+        self.probe = {"val_accuracy": accuracies[0], "test_accuracy": accuracies[1], "test_wrong": wrong[1], **found}

@@ -1,0 +1,36 @@
+"""A dataset of which the large splits are cut down to random samples, so that an answer does not take longer for it."""
+
+import dataclasses
+
+import numpy as np
+
+from vit_plasticity.data.registry import Split
+
+SIZES = {"train": 2000, "val": 1000, "test": 1000}
+"""Images of each split that are looked at, at most."""
+
+
+def sampled(dataset, names=tuple(SIZES), seed=0):
+    """The dataset with its splits `names` no larger than SIZES, drawn at random without repetition, in their order."""
+    splits = dict(dataset.splits)
+    for name in names:
+        split = dataset.split(name)
+        if len(split) > SIZES[name]:
+            random = np.random.default_rng([seed, len(split)])
+            some = np.sort(random.permutation(len(split))[: SIZES[name]])
+            splits[name] = Split(_Some(split.images, some), np.asarray(split.labels)[some])
+    return dataclasses.replace(dataset, splits=splits)
+
+
+class _Some:
+    """Some of a split's images, by position (see `registry.Images`)."""
+
+    def __init__(self, images, positions):
+        self.images, self.positions = images, positions
+        self.uniform = None if images.uniform is None else images.uniform[positions]
+
+    def __len__(self):
+        return len(self.positions)
+
+    def __getitem__(self, index):
+        return self.images[int(self.positions[index])]
