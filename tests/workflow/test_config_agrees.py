@@ -11,7 +11,7 @@ from vit_plasticity import status
 from vit_plasticity.study import config as studies
 
 SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
-SECTIONS = ("pretrain", "plasticity", "bounds", "probe", "finetune", "analysis")
+SECTIONS = ("pretrain", "plasticity", "bounds", "measure", "probe", "finetune", "analysis")
 OPTIONAL = {"plasticity.models", "downloads"}
 """What a study may leave out: measured are all its models; downloads change no number."""
 STUDIES = sorted({*(ROOT / "workflow" / "studies").iterdir()} - {ROOT / "workflow" / "studies" / "pretrain.yaml"})

@@ -9,17 +9,32 @@ Dimensions: N pairs, T targets, L tokens, D embedding width. All values are dime
 """
 
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from vit_plasticity import vit
-from vit_plasticity.predictors import points, sequential
+from vit_plasticity.predictors import points, predictor, sequential
 from vit_plasticity.predictors import rates as changes
+from vit_plasticity.predictors.task import with_intervals
 from vit_plasticity.vit import components
 
 CHUNK_BYTES, GPU_CHUNK_BYTES = 24 * 2**20, 4 * 2**30
 """Working memory of a chunk of pairs with one target; more does not make the matrix products faster."""
+
+
+@predictor
+def plasticity(task):
+    """Mean rate of change of every block over pairs, and the mean over blocks; intervals resample images.
+
+    A study measures it in a stage of its own, one job per component for all datasets (see `measure`).
+    """
+    params = SimpleNamespace(pairs=task.settings.pairs, seed=task.settings.seed, relative_width=0.0)
+    targets = [(task.target, task.same_images)]
+    return with_intervals(
+        task, lambda one: torch.from_numpy(measure(task.model, task.source, targets, one, params)[0].rates)
+    )
 
 
 def rates_of_change(model, source, target, component):

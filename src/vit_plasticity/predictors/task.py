@@ -6,7 +6,8 @@ Dimensions: N pairs or images, L tokens, D embedding width.
 import numpy as np
 
 from vit_plasticity import vit
-from vit_plasticity.predictors import in_situ, points
+from vit_plasticity.predictors import gradients, in_situ, points
+from vit_plasticity.predictors.fitted_head import fitted_head, held_out_loss
 from vit_plasticity.predictors.shared import Ledger, shared
 from vit_plasticity.runtime.intervals import image_interval
 
@@ -16,12 +17,13 @@ class Task(Ledger):
 
     components: `Component` objects. source: the split of pre-training images. dataset: a Dataset, of which predictors
     use the training split, the labels of the validation split, and of the test split the images alone, as the paper
-    does. settings: those of the section `measure`. same_images: the source is the dataset's own test split.
+    does. settings: those of the section `measure`; finetune: those of the cells, for what trains a little. same_images:
+    the source is the dataset's own test split.
     """
 
-    def __init__(self, model, components, source, dataset, settings, *, same_images=False):
+    def __init__(self, model, components, source, dataset, settings, *, finetune=None, same_images=False):
         super().__init__()
-        self.model, self.components, self.settings = model, tuple(components), settings
+        self.model, self.components, self.settings, self.finetune = model, tuple(components), settings, finetune
         self.source, self.dataset, self.same_images = source, dataset, same_images
         self.target = dataset.split("test")
         self.n_blocks = len(vit.family(model).blocks(model))
@@ -56,12 +58,58 @@ class Task(Ledger):
         return order[: self.settings.local_images]
 
     @shared
+    def head(self):
+        """The head that gradients are taken with: (weight (K, D), bias (K,)) on the model's device."""
+        return fitted_head(self.model, self.dataset)
+
+    @property
+    def batches(self):
+        """Positions in the training split of the images of each batch that gradients are taken of."""
+        return gradients.batches_of(len(self.dataset.split("train")), self.settings)
+
+    @shared
+    def gradients(self):
+        """The `gradients.Gradient` of every parameter of the components: {name: Gradient}."""
+        names = {name for component in self.components for name in component.parameters(self.model)}
+        return gradients.measure(self.model, self.head, self.dataset.split("train"), self.batches, names)
+
+    @shared
+    def held_out(self):
+        """Validation images by position in their split, as many as gradients are taken of, and their loss."""
+        split = self.dataset.split("val")
+        indices = np.concatenate(gradients.batches_of(len(split), self.settings))
+        return indices, held_out_loss(self.model, self.head, split, indices)
+
+    @shared
     def tokens(self):
         """The `points.Tokens` of all images that plasticity is measured on."""
         most = _Most(self.settings.images, self.settings.seed)
         source, target = points.pair_indices(len(self.source), len(self.target), most, self.same_images)
         used = [sorted(set(indices.tolist())) for indices in (source, target)]
         return points.token_sizes(self.model, (self.source, used[0]), [(self.target, used[1])])
+
+
+def by_parameters(task, value_of, *, averaged=False, **columns):
+    """Rows of every component as a whole and of each of its blocks, by the parameters that it trains.
+
+    value_of: names of parameters → value. averaged: the whole is the mean of the blocks' values, in which what lies
+    outside of blocks counts as one more block, instead of the value of all parameters. A component without parameters
+    of its own (head) has null, and so has a mean with a null in it.
+    """
+    home = {id(p): i for i, block in enumerate(vit.family(task.model).blocks(task.model)) for p in block.parameters()}
+    for component in task.components:
+        names = {}  # block, or None → names
+        for name, parameter in component.parameters(task.model).items():
+            names.setdefault(home.get(id(parameter)), []).append(name)
+        values = {block: value_of(some) for block, some in names.items()}
+        if not values:
+            whole = None
+        elif averaged:
+            whole = None if None in values.values() else sum(values.values()) / len(values)
+        else:
+            whole = value_of([name for some in names.values() for name in some])
+        for block, value in (values | {None: whole}).items():
+            yield {"component": component.name, "block": block, "value": value} | columns
 
 
 class _Most:
