@@ -9,53 +9,9 @@ import json
 import sys
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from vit_plasticity.analysis import html as html_table
-from vit_plasticity.analysis import inputs, judge, predictor_table, schemas, tables
-from vit_plasticity.analysis import summary as analysis
+from vit_plasticity.analysis import inputs, results, tables
 from vit_plasticity.runtime import cli
-from vit_plasticity.runtime.files import atomic
 from vit_plasticity.study.config import settings
-from vit_plasticity.study.grid import PAGES
-
-
-def analyse(rows, params):
-    """Tables computed from what `inputs.read` returns: a dict of frames."""
-    known = predictor_table.join(
-        plasticity=rows["plasticity_means"],
-        rates=rows["rates_by_block"],
-        bounds=rows["bounds"],
-        measured=rows["predictors"],
-        runs=rows["finetune"],
-    )
-    whole = predictor_table.whole(known)
-    summary = analysis.summarise(
-        runs=rows["finetune"],
-        plasticity=rows["plasticity_means"],
-        predictors=whole,
-        probe=rows["probe"],
-        shifted=rows["shifted"],
-    )
-    judged = judge(summary[summary["n_runs"] > 0], whole[whole["dataset"].notna()], **params.as_dict())
-    computed = {"summary": summary, "ranking": analysis.rank(summary), "tests": analysis.paired_tests(summary)}
-    return computed | {"predictors": known} | judged
-
-
-def write(folder, results, *, study, rev, sources):
-    """Write every table (frame or Arrow table, by name) into `folder` as Parquet, and those of PAGES as HTML."""
-    about = {"study": study, "stage": "correlate", "rev": rev, "key": {}, "provenance": tables.provenance()}
-    for name, rows in results.items():
-        if not isinstance(rows, pa.Table):
-            rows = pa.Table.from_pandas(rows.reindex(columns=schemas.columns(name)), preserve_index=False)
-        table = schemas.conform(rows, name)
-        tables.write_table(Path(folder, f"{name}.parquet"), table, about | {"sources": sources})
-        if name in PAGES:
-            if name == "predictors":
-                table = table.filter(pc.is_null(table["block"])).drop_columns("block")
-            with atomic(Path(folder, f"{name}.html")) as temporary:
-                temporary.write_text(html_table.page(table, f"{study}: {name}", PAGES[name]), encoding="utf-8")
 
 
 def main(argv=None):
@@ -78,8 +34,8 @@ def main(argv=None):
     args = parser.parse_args(argv)
     params = settings("analysis", args.params)
     rows, sources = inputs.read(_chosen_files(args), args.study, params.confidence)
-    passed_on = {name: rows[name] for name in ("rates_by_block", "probe", "finetune", "history", "shifted")}
-    write(args.output, passed_on | analyse(rows, params), study=args.study, rev=args.rev, sources=sources)
+    about = {"study": args.study, "rev": args.rev, "settings": params.as_dict(), "sources": sources}
+    results.write(args.output, results.analyse(rows, params.as_dict()), **about)
     runs = rows["finetune"]
     print(
         f"{args.study}: {len(rows['plasticity_means'])} measurements, "

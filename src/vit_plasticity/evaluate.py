@@ -43,7 +43,7 @@ def main(argv=None):
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
     device = select_device(args.device, args.threads)
-    key = tables.about(args.runs)["key"]
+    cell = tables.about(args.runs)
     chosen = [row for row in pq.read_table(args.runs).to_pylist() if row["chosen"]]
     targets = [datasets.open_dataset(folder) for folder in args.on]
     if any(target.classes != targets[0].classes for target in targets):
@@ -59,8 +59,9 @@ def main(argv=None):
             accuracy = training.evaluate(model, split.images, split.labels, vit.preprocessing(model))[1]
         lr = chosen[0]["lr"] if chosen else None
         rows.append({"evaluated_on": target.name, "lr": lr, "accuracy": accuracy, "n_test": len(split.labels)})
-    about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": key, "device": device_name(device)}
-    tables.write(args.output, rows, **about)
+    about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": cell["key"], "spec": cell.get("spec")}
+    inputs = (cell.get("inputs") or {}) | {f"evaluated on {target.name}": target.fingerprint for target in targets}
+    tables.write(args.output, rows, settings=cell.get("settings"), inputs=inputs, device=device_name(device), **about)
 
 
 if __name__ == "__main__":

@@ -228,6 +228,7 @@ def main(argv=None):
             "device": device_name(device),
         }
         about = {"study": args.study, "rev": args.rev, "key": key, "device": device_name(device), "spec": spec_key}
+        about |= {"settings": params.as_dict(), "inputs": {"model": spec["model"], "dataset": spec["data"]}}
         for column in runs.EVALUATION_COLUMNS:  # null where nothing was evaluated, which is not the same as NaN
             history[column] = pa.array(history[column], mask=np.isnan(history[column]))
         tables.write(output.with_name("history.parquet"), history, stage="history", **about)

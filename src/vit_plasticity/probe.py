@@ -29,7 +29,9 @@ def main(argv=None):
     model = vit.load(args.model, device)
     row = probe(model, dataset, params)
     key = {"model": Path(args.model).name, "dataset": dataset.name}
-    tables.write(args.output, [row], study=args.study, stage="probe", rev=args.rev, key=key, device=device_name(device))
+    about = {"study": args.study, "stage": "probe", "rev": args.rev, "key": key, "device": device_name(device)}
+    inputs = {"model": vit.fingerprint(args.model), "dataset": dataset.fingerprint}
+    tables.write(args.output, [row], settings=params.as_dict(), inputs=inputs, **about)
     print(f"linear probe of {key['model']} on {dataset.name}: accuracy {row['accuracy']:.4f}")
 
 

@@ -57,8 +57,8 @@ def test_tables_of_a_study_name_the_sources_of_every_stage(smoke):
         assert source["provenance"][0]["packages"]["numpy"]
 
 
-@pytest.mark.parametrize(("field", "value"), [("rev", 2), ("study", "other")])
-def test_rows_of_another_revision_or_study_are_not_mixed(study, field, value):
+@pytest.mark.parametrize(("field", "value"), [("rev", 2), ("study", "other"), ("settings", {"steps": 1})])
+def test_rows_of_another_revision_study_or_settings_are_not_mixed(study, field, value):
     """As if one cell were left over from before `rev` was raised, or had come from another study."""
     file = study / "results" / "smoke" / "finetune" / "vit_smoke" / "digits" / "mha" / "seed=0" / "runs.parquet"
     table = pq.read_table(file, partitioning=None)

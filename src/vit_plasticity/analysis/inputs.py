@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from vit_plasticity.analysis import schemas, tables
+from vit_plasticity.analysis import schemas, sources, tables
 from vit_plasticity.analysis import summary as analysis
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import grid
@@ -54,55 +54,54 @@ def listed(paths):
 
 
 def read(files, study, confidence):
-    """The rows of every stage and where they come from: (dict of frames, dict stage → `about`).
+    """The rows of every stage and where they come from: (dict of frames, dict stage → `sources.describe`).
 
     files: stage → paths. The frames are named as in `schemas`; history stays an Arrow table. Raw rates need not fit in
     memory, so plasticity comes reduced to blocks, and once more as plasticity_means, one row per measurement.
-    Raises InputError for rows of another study or of mixed revisions, a missing column, or a key that occurs twice.
+    Raises InputError for rows of another study, of mixed revisions, settings or inputs, a missing column, or a key that
+    occurs twice.
     """
-    rows, sources = {}, {}
+    rows, abouts = {}, {}
     for stage, paths in files.items():
         name = TABLE_OF.get(stage, stage)
         if stage == "plasticity":
-            rows[name], rows["plasticity_means"], source = _read_rates(paths, confidence)
+            rows[name], rows["plasticity_means"], abouts[stage] = _read_rates(paths, confidence)
         else:
-            table, source = tables.read_many(paths) if paths else (None, None)
+            table, abouts[stage] = tables.read_many(paths) if paths else (None, [])
             table = schemas.conform(table, name)
             rows[name] = table if name == "history" else table.to_pandas()
-        if source:
-            sources[stage] = source
-    for stage, source in sources.items():
-        if source["study"] != study:
-            raise InputError(
-                f"the tables of {stage} are of study {source['study']!r}, but --study says {study!r}; "
-                "name the right one"
-            )
+    _check(files, abouts, study)
     for name, keys in schemas.UNIQUE.items():
         twice = rows[name].duplicated(keys.split())
         if twice.any():
             key = rows[name].loc[twice, keys.split()].iloc[0].to_dict()
             raise InputError(f"{name}: more than one row for {key}; name each file once")
-    return rows, sources
+    return rows, {stage: sources.describe(found) for stage, found in abouts.items() if found}
+
+
+def _check(files, abouts, study):
+    for stage, paths in files.items():
+        sources.refuse_mixed(stage, paths, abouts[stage])
+        if paths and (found := abouts[stage][0]["study"]) != study:
+            raise InputError(
+                f"the tables of {stage} are of study {found!r}, but --study says {study!r}; name the right one"
+            )
+    every = [(path, about) for stage in files for path, about in zip(files[stage], abouts[stage], strict=True)]
+    sources.refuse_other_inputs(*zip(*every, strict=True))
 
 
 def _read_rates(paths, confidence):
-    """Measurements, one file at a time: (rates by block, plasticity means, `about` of the whole)."""
-    by_block, means, whole = [], [], None
+    """Measurements, one file at a time: (rates by block, plasticity means, the dict `about` of each)."""
+    by_block, means, abouts = [], [], []
     for path in paths:
-        table, source = tables.read_many([path])
-        whole = whole or source
-        if (source["study"], source["rev"]) != (whole["study"], whole["rev"]):
-            raise InputError(
-                f"{path} is of study {source['study']!r}, rev {source['rev']}, but {paths[0]} of {whole['study']!r}, "
-                f"rev {whole['rev']}: make the older one again, or name files of one kind"
-            )
-        whole["provenance"] += [one for one in source["provenance"] if one not in whole["provenance"]]
+        table, (about,) = tables.read_many([path])
+        abouts.append(about)
         rates = schemas.conform(table, "rates").to_pandas()
-        inputs = tables.about(path).get("inputs") or {}
+        inputs = about.get("inputs") or {}
         same_images = "source" in inputs and inputs["source"] == inputs.get("dataset")
         by_block.append(analysis.rates_by_block(rates, confidence, same_images=same_images))
         means.append(analysis.plasticity_of(rates, confidence, same_images=same_images))
     if not paths:
         none = schemas.schema("rates").empty_table().to_pandas()
         by_block, means = [analysis.rates_by_block(none, confidence)], [analysis.plasticity_of(none, confidence)]
-    return pd.concat(by_block, ignore_index=True), pd.concat(means, ignore_index=True), whole
+    return pd.concat(by_block, ignore_index=True), pd.concat(means, ignore_index=True), abouts

@@ -65,10 +65,9 @@ def about(path):
 
 
 def read_many(paths):
-    """Read tables of one stage into one: (Arrow table in the order of `paths`, the dict `about` of the whole).
+    """Read tables of one stage into one: (Arrow table in the order of `paths`, the dict `about` of each).
 
-    Raises InputError for no path at all, a file that is not ours, files of different stages or studies, or of
-    different `rev`: numbers made by different code must not stand in one table as if they were alike.
+    Raises InputError for no path at all, or a file that is not ours.
     """
     paths = [Path(p) for p in paths]
     if not paths:
@@ -76,24 +75,8 @@ def read_many(paths):
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(_read, paths))
     abouts = [_about(path, table.schema) for path, table in zip(paths, tables, strict=True)]
-    for field in ("stage", "study", "rev"):
-        seen = {}
-        for path, one in zip(paths, abouts, strict=True):
-            seen.setdefault(one[field], path)
-        if len(seen) > 1:
-            (a, path_a), (b, path_b), *_ = seen.items()
-            raise InputError(
-                f"tables of different {field} cannot be mixed: {path_a} has {field} {a!r}, {path_b} has {b!r}. "
-                "Make the older ones again (snakemake does so by itself), or name files of one kind."
-            )
-    sources = sorted({json.dumps(one["provenance"], sort_keys=True) for one in abouts})
-    first = abouts[0]
-    whole = {k: first[k] for k in ("study", "stage", "rev")} | {
-        "key": {},
-        "provenance": [json.loads(s) for s in sources],
-    }
-    table = pa.concat_tables([t.replace_schema_metadata(None) for t in tables], promote_options="permissive")
-    return table, whole
+    whole = pa.concat_tables([t.replace_schema_metadata(None) for t in tables], promote_options="permissive")
+    return whole, abouts
 
 
 def _to_table(rows):

@@ -395,6 +395,9 @@ def test_malformed_parameters_are_refused(results, tmp_path, params, message):
 def test_input_that_cannot_be_meant_is_refused(results, tmp_path):
     runs = results / "finetune/m/a/mha/seed=0/runs.parquet"
     rates = results / "plasticity/m/a/mha.parquet"
+    for seed, steps in ((0, 10), (1, 9)):
+        path = f"finetune/m/a/mha/seed={seed}/runs.parquet"
+        changed(results / path, tmp_path / "mixed" / path, settings={"steps": steps, "batch_size": 64})
     cases = [
         ([], "name either --results"),
         (["--results", results, runs], "name either --results"),
@@ -403,7 +406,11 @@ def test_input_that_cannot_be_meant_is_refused(results, tmp_path):
         ([runs, runs], r"finetune: more than one row for .*'seed': 0"),
         ([rates, rates], "rates_by_block: more than one row for"),
         ([runs, changed(runs, tmp_path / "rev.parquet", rev=2)], "different rev"),
-        ([rates, changed(rates, tmp_path / "rev2.parquet", rev=2)], "rev 2"),
+        ([rates, changed(rates, tmp_path / "rev2.parquet", rev=2)], "plasticity: tables of different rev"),
+        (
+            ["--results", tmp_path / "mixed"],
+            r"finetune: tables of different settings .*seed=1/runs.parquet: {.steps.: 9}",
+        ),
         ([changed(runs, tmp_path / "study.parquet", study="other")], "of study 'other', but --study says 'synthetic'"),
         (
             [changed(runs, tmp_path / "stage.parquet", stage="pretrain")],
