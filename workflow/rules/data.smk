@@ -10,7 +10,7 @@ rule fetch_dataset:
         downloads=DOWNLOADS,
     params:
         entry=lambda wildcards: catalog_entry("datasets", wildcards.dataset),
-        rev=1,
+        rev=2,
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
         " --output {output} {resources.downloads} > {log} 2>&1"

@@ -15,6 +15,8 @@ from torch.nn import functional
 _ORDER, _CROPS = 0, 1  # independent random streams of one key
 SMALL = 64
 """Up to this side, in pixels, of images of one size and of crops, matrix products beat resizing one by one on a CPU."""
+LONG = 8
+"""Of images longer than this many times their width, evaluation resizes only what it keeps: memory has a bound."""
 
 
 class TrainingBatches:
@@ -178,14 +180,18 @@ def _filter(starts, lengths, full, preprocessing):
     centres = starts[:, None, None] + scale * (torch.arange(size, device=starts.device)[:, None] + 0.5)
     pixels = torch.arange(full, device=starts.device)
     t = ((pixels + 0.5 - centres) / scale.clamp_min(1)).abs_()  # (B, S, full)
-    if preprocessing.interpolation == "bilinear":
-        weights = (1 - t).clamp_min_(0)
-    else:
-        near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
-        weights = torch.where(t < 1, near, torch.where(t < 2, far, 0))
+    weights = _kernel(t, preprocessing.interpolation)
     inside = (pixels >= starts[:, None]) & (pixels < (starts + lengths)[:, None])  # (B, full)
     weights = weights * inside[:, None]
     return (weights / weights.sum(dim=2, keepdim=True)).float()
+
+
+def _kernel(t, interpolation):
+    """Weights at distances t of at least 0, in pixels: a triangle or Keys' filter."""
+    if interpolation == "bilinear":
+        return (1 - t).clamp_min_(0)
+    near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
+    return torch.where(t < 1, near, torch.where(t < 2, far, 0))
 
 
 def evaluation(images, preprocessing, *, batch_size=256, device="cpu", indices=None):
@@ -213,6 +219,9 @@ def evaluation_pixels(images, preprocessing, indices=None):
         stack = images.uniform[some] if images.uniform is not None else images[some[0]][None]
         height, width = stack.shape[1:3]
         scaled = [max(short, int(short * side / min(height, width))) for side in (height, width)]
+        if max(scaled) > LONG * short:
+            out[start : start + step] = _resize_centre(stack, scaled, preprocessing)
+            continue
         resized = _resize(stack, scaled, preprocessing.interpolation)
         top, left = (round((side - size) / 2) for side in scaled)
         out[start : start + step] = resized[..., top : top + size, left : left + size]
@@ -238,6 +247,28 @@ def _resize(images, size, interpolation):
     if tensor.shape[2:] == torch.Size(size):
         return tensor
     return functional.interpolate(tensor, size=size, mode=interpolation, antialias=True)
+
+
+def _resize_centre(images, size, preprocessing):
+    """The central S x S pixels of images of one shape (n, height, width, 3), resized to `size`: (n, 3, S, S) uint8."""
+    (rows, down), (columns, across) = (
+        _centre(full, scaled, preprocessing) for full, scaled in zip(images.shape[1:3], size, strict=True)
+    )
+    pixels = torch.from_numpy(np.array(images[:, rows, columns])).float()
+    # Whole values after each pass, as torch has them.
+    wide = torch.einsum("nhwc,tw->nhtc", pixels, across).round_().clamp_(0, 255)
+    return torch.einsum("sh,nhtc->ncst", down, wide).round_().clamp_(0, 255).to(torch.uint8)
+
+
+def _centre(full, scaled, preprocessing):
+    """Of an axis of `full` pixels, resized to `scaled`: what its central S are made of, and its weights (S, pixels)."""
+    scale, left = full / scaled, round((scaled - preprocessing.size) / 2)
+    centres = scale * (torch.arange(left, left + preprocessing.size, dtype=torch.float64) + 0.5)
+    reach = 2 * max(scale, 1)  # of the wider filter
+    used = slice(max(0, int(centres[0] - reach)), min(full, int(centres[-1] + reach) + 1))
+    distances = (torch.arange(used.start, used.stop) + 0.5 - centres[:, None]).abs_() / max(scale, 1)
+    weights = _kernel(distances, preprocessing.interpolation)
+    return used, (weights / weights.sum(dim=1, keepdim=True)).float()
 
 
 def _empty(shape, device):

@@ -26,7 +26,7 @@ from vit_plasticity.runtime.cli import InputError
 TABLE = Path(__file__).with_name("datasets.csv")
 TABLE_VARIABLE = "VIT_PLASTICITY_DATASETS"
 SPLITS = ("train", "val", "test")
-FORMAT = 1
+FORMAT = 2
 SHORT_SIDE = 256
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _COLUMNS = ["name", "format", "classes", "train", "val", "test", "short_side"]
@@ -185,14 +185,18 @@ class Images:
 
 
 def _open_split(folder, name, size):
-    labels, pixels = (
-        np.load(folder / f"{name}.{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("labels", "pixels")
+    labels, shapes = (
+        np.load(folder / f"{name}.{kind}.npy", mmap_mode="r", allow_pickle=False) for kind in ("labels", "shapes")
     )
-    shapes = folder / f"{name}.shapes.npy"
-    images = Images(pixels, np.load(shapes, mmap_mode="r", allow_pickle=False) if shapes.exists() else None)
-    if not len(labels) == len(images) == size:
-        raise ValueError(f"{name}: {size} images expected, {len(labels)} labels and {len(images)} images found")
-    return Split(images, labels)
+    if len(labels) != size or len(shapes) not in (1, size):
+        raise ValueError(f"{name}: {size} images expected, {len(labels)} labels and {len(shapes)} shapes found")
+    pixels = np.memmap(folder / f"{name}.pixels", np.uint8, mode="r")
+    expected = int(np.broadcast_to(shapes, (size, 2)).prod(axis=1, dtype=np.int64).sum() * 3)
+    if len(pixels) != expected:
+        raise ValueError(f"{name}: {expected} bytes of pixels expected, {len(pixels)} found")
+    if len(shapes) == 1:
+        return Split(Images(pixels.reshape(size, *map(int, shapes[0]), 3)), labels)
+    return Split(Images(pixels, shapes), labels)
 
 
 def _tables():

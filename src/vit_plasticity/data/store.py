@@ -1,25 +1,23 @@
 """Writing a prepared dataset, image by image, so that one far larger than memory can be made.
 
-A folder with ``dataset.json`` (format, name, classes, splits, source, licence, fingerprint) and per split s:
-``s.labels.npy`` int64 (n,) and ``s.pixels.npy`` uint8, which is (n, H, W, 3) when all images have one size; otherwise
-it is (total,), the images one after the other, and ``s.shapes.npy`` int32 (n, 2) holds their heights and widths.
+A folder with ``dataset.json`` (format, name, classes, splits, source, licence, fingerprint, and what was noted while it
+was made) and per split s: ``s.pixels``, the bytes of its images one after the other, and the arrays ``s.labels.npy``
+int64 (n,) and ``s.shapes.npy`` int32 (n, 2), their heights and widths, in one row when all have the same.
 The fingerprint is the SHA-256 over the lines "<split>.<array> <sha256 of its data>" of the labels, pixels and shapes
-(written or not) of all splits, sorted.
+(a row per image) of all splits, sorted.
 """
 
 import hashlib
-import io
 import json
 import shutil
 import sys
 from contextlib import contextmanager, suppress
+from itertools import combinations
 
 import numpy as np
 
 from vit_plasticity.data.registry import FORMAT, SPLITS
 from vit_plasticity.runtime.folders import new_folder
-
-_HEADER_BYTES = 128  # room for the header, which states the number of images and is therefore written last
 
 
 @contextmanager
@@ -76,8 +74,9 @@ class Writer:
         return {split: len(self._splits[split].labels) for split in SPLITS if split in self._splits}
 
     def finish(self, source, licence):
-        """Write what is known only now: headers, labels, shapes, and ``dataset.json``."""
+        """Write what is known only now: labels, shapes, and ``dataset.json``."""
         shutil.rmtree(self.scratch)
+        self._note_identical()
         digests, sizes = {}, self.sizes()
         for split in sizes:
             digests |= self._splits[split].finish(len(self.classes))
@@ -95,6 +94,16 @@ class Writer:
             json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
         )
 
+    def _note_identical(self):
+        """Note how many images of a split are also in another one."""
+        images = {split: self._splits[split].digests() for split in self.sizes()}
+        identical = {
+            f"{second} in {first}": int(np.isin(images[second], images[first]).sum())
+            for first, second in combinations(images, 2)
+        }
+        if identical := {pair: n for pair, n in identical.items() if n}:
+            self.note("identical", identical, "images of one split that are in another one too, pixel by pixel")
+
     def close(self):
         """Close the files, whatever became of them."""
         for split in self._splits.values():
@@ -106,46 +115,38 @@ class _SplitWriter:
     def __init__(self, folder, name):
         self._folder, self._name = folder, name
         self.labels, self._shapes = [], []
-        self._digest = hashlib.sha256()
-        self.file = (folder / f"{name}.pixels.npy").open("wb")
-        self.file.write(bytes(_HEADER_BYTES))
+        self._digest, self._digests = hashlib.sha256(), bytearray()
+        self.file = (folder / f"{name}.pixels").open("wb")
 
     def extend(self, images, labels):
         if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3 or len(images) != len(labels):
             raise ValueError(
                 f"expected uint8 images (n, H, W, 3) and n labels, got {images.dtype} {images.shape}, {len(labels)}"
             )
-        data = np.ascontiguousarray(images).data
-        self.file.write(data)
-        self._digest.update(data)
+        images = np.ascontiguousarray(images)
+        self.file.write(images.data)
+        self._digest.update(images.data)
+        for image in images:
+            shape = np.int32(image.shape[:2]).tobytes()
+            self._digests += hashlib.blake2b(image.data, digest_size=8, salt=shape).digest()
         self.labels.extend(int(label) for label in labels)
         self._shapes.extend([images.shape[1:3]] * len(images))
 
+    def digests(self):
+        """Numbers (n,) that are equal for images of equal pixels."""
+        return np.frombuffer(self._digests, np.uint64)
+
     def finish(self, n_classes):
+        """Write the arrays; their names with the SHA-256 of each."""
+        self.file.close()
         labels, shapes = np.array(self.labels, np.int64), np.array(self._shapes, np.int32)
         if not 0 <= labels.min() <= labels.max() < n_classes:
             raise ValueError(f"{self._name}: labels from {labels.min()} to {labels.max()} with {n_classes} classes")
-        uniform = (shapes == shapes[0]).all()
-        total = int(shapes.prod(axis=1, dtype=np.int64).sum() * 3)
-        self._write_header((len(shapes), *map(int, shapes[0]), 3) if uniform else (total,))
-        digests = {f"{self._name}.pixels": self._digest.hexdigest()}
-        for kind, array in {"labels": labels, "shapes": shapes}.items():
-            digests[f"{self._name}.{kind}"] = hashlib.sha256(array.data).hexdigest()
-            if kind == "labels" or not uniform:
-                np.save(self._folder / f"{self._name}.{kind}.npy", array, allow_pickle=False)
-        return digests
-
-    def _write_header(self, shape):
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        text = header.getvalue()
-        # The padding that fills the room is part of the header, and its length stands in bytes 8 and 9.
-        text = (
-            text[:8]
-            + (_HEADER_BYTES - 10).to_bytes(2, "little")
-            + text[10:].rstrip(b" \n").ljust(_HEADER_BYTES - 11)
-            + b"\n"
-        )
-        self.file.seek(0)
-        self.file.write(text)
-        self.file.close()
+        np.save(self._folder / f"{self._name}.labels.npy", labels, allow_pickle=False)
+        one_size = (shapes == shapes[0]).all()
+        np.save(self._folder / f"{self._name}.shapes.npy", shapes[:1] if one_size else shapes, allow_pickle=False)
+        return {
+            f"{self._name}.pixels": self._digest.hexdigest(),
+            f"{self._name}.labels": hashlib.sha256(labels.data).hexdigest(),
+            f"{self._name}.shapes": hashlib.sha256(shapes.data).hexdigest(),
+        }

@@ -126,6 +126,26 @@ def test_evaluation_resizes_and_crops_as_torchvision_does(height, width):
     assert torch.equal(batches.evaluation_pixels(split.images, wanted, [2, 0]), ours[[2, 0]])
 
 
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("height, width", [(3, 700), (701, 30), (1, 50), (300, 12)])
+def test_evaluation_of_long_images_is_the_same(height, width, interpolation):
+    split, wanted = uniform_split(3, height, width), preprocessing(16, interpolation, crop_share=0.8)
+    mode = transforms.InterpolationMode(interpolation)
+    steps = [transforms.Resize(20, mode, antialias=True), transforms.CenterCrop(16)]
+    theirs = transforms.Compose(steps)(torch.from_numpy(split.images.uniform).permute(0, 3, 1, 2))
+    ours = batches.evaluation_pixels(split.images, wanted)
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    assert torch.equal(ours, batches.evaluation_pixels(ragged_split(split).images, wanted))
+
+
+@pytest.mark.parametrize("shape", [(1, 4_000_000), (3_000_000, 2)])
+def test_an_image_of_any_shape_is_evaluated_in_little_memory(shape):
+    """Whole, the resized image would have 600 GB."""
+    images = np.full((1, *shape, 3), 77, np.uint8)
+    pixels = batches.evaluation_pixels(Images(images), preprocessing(224))
+    assert pixels.shape == (1, 3, 224, 224) and (pixels == 77).all()
+
+
 def test_evaluation_comes_in_batches_in_order():
     split, wanted = uniform_split(5, 16, 16), preprocessing(16)
     pixels = batches.evaluation_pixels(split.images, wanted)

@@ -227,8 +227,8 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path):
     images, labels = some()
     first = write(tmp_path / "a", images, labels)
     assert first.fingerprint == write(tmp_path / "b", images, labels, name="y").fingerprint
-    files = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.suffix == ".npy"}
-    assert files == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir() if p.suffix == ".npy"}
+    files = {p.name: p.read_bytes() for p in (tmp_path / "a").iterdir() if p.name != "dataset.json"}
+    assert files == {p.name: p.read_bytes() for p in (tmp_path / "b").iterdir() if p.name != "dataset.json"}
     images["train"][3, 1, 1, 1] ^= 1
     assert first.fingerprint != write(tmp_path / "c", images, labels).fingerprint
     images["train"][3, 1, 1, 1] ^= 1
@@ -253,13 +253,13 @@ def test_a_label_outside_the_classes_is_a_defect(tmp_path, label):
 
 
 def cut_short(folder):
-    path = folder / "train.pixels.npy"
+    path = folder / "train.pixels"
     path.write_bytes(path.read_bytes()[:-1])
 
 
 def another_format(folder):
     about = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(about | {"format": 2}))
+    (folder / "dataset.json").write_text(json.dumps(about | {"format": 1}))
 
 
 def fewer_labels(folder):
@@ -270,18 +270,50 @@ def a_pickle(folder):
     np.save(folder / "train.labels.npy", np.array([{}] * 6, dtype=object), allow_pickle=True)
 
 
+def longer(folder):
+    with (folder / "train.pixels").open("ab") as file:
+        file.write(b"x")
+
+
+def other_shapes(folder):
+    np.save(folder / "train.shapes.npy", np.array([[2, 2], [3, 3]], np.int32))
+
+
+def test_identical_images_across_splits_are_counted(tmp_path, capsys):
+    images = np.random.default_rng(0).integers(0, 256, (10, 4, 6, 3), dtype=np.uint8)
+    with create(tmp_path / "x", "twins", source="", licence="") as writer:
+        writer.classes = ["a", "b"]
+        writer.extend("train", images[:6], [0] * 6)
+        writer.extend("val", images[4:8], [0] * 4)  # two of train
+        writer.extend("test", images[[0, 1, 1, 7, 9]], [1] * 5)  # three of train, one of val
+        writer.add("test", images[2].reshape(6, 4, 3), 0)  # the same bytes, another image
+        black = np.zeros((4, 6, 3), np.uint8)
+        for split, image in (("train", black), ("test", black + 0), ("val", black + 1)):
+            writer.add(split, image, 0)
+    record = json.loads((tmp_path / "x" / "dataset.json").read_text())
+    assert record["identical"] == {"val in train": 2, "test in train": 4, "test in val": 1}
+    assert "note: dataset twins: images of one split that are in another one too" in capsys.readouterr().err
+
+
+def test_images_that_differ_are_no_copies(tmp_path):
+    write(tmp_path / "x", *some())
+    assert "identical" not in json.loads((tmp_path / "x" / "dataset.json").read_text())
+
+
 @pytest.mark.parametrize(
     "harm",
     [
         cut_short,
         another_format,
         fewer_labels,
+        longer,
+        other_shapes,
         a_pickle,
         lambda folder: (folder / "dataset.json").unlink(),
         lambda folder: (folder / "dataset.json").write_text("{"),
         lambda folder: (folder / "dataset.json").write_text("{}"),
         lambda folder: (folder / "train.labels.npy").unlink(),
-        lambda folder: (folder / "train.pixels.npy").write_bytes(b""),
+        lambda folder: (folder / "train.pixels").write_bytes(b""),
     ],
 )
 def test_a_damaged_dataset_is_refused(tmp_path, harm):
