@@ -9,7 +9,9 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: Path(workflow.basedir) / "config.yaml"
+if not workflow.configfiles:  # a study is one file: what it leaves out takes the schema's default
+
+    configfile: Path(workflow.basedir) / "config.yaml"
 
 
 report: "workflow/report/workflow.rst"

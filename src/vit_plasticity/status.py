@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from vit_plasticity.runtime import cli
-from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
-from vit_plasticity.study import grid
+from vit_plasticity.study import grid, loading
 
 COMPLETE = "complete: "
 """How the log of a cell that succeeded ends (see `vit_plasticity.finetune`)."""
@@ -49,29 +47,6 @@ def cell_state(results, logs, cell):
     return "failed", lines[-1] if lines else "its log is empty: it was stopped, or is running"
 
 
-def load_config(files):
-    """The configuration that Snakemake sees: the files laid over each other (maps merge, lists replace)."""
-    merged = {}
-    for file in files:
-        try:
-            loaded = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise InputError(f"{file} cannot be read: {error}") from error
-        if not isinstance(loaded, dict):
-            raise InputError(f"{file} must hold a map of keys, got {loaded!r:.80}")
-        studies.refuse_repeated_keys(file)
-        _merge(merged, loaded)
-    return merged
-
-
-def _merge(base, over):
-    for key, value in over.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = value
-
-
 def rerun_command(configfiles, directory, wanted):
     """The Snakemake command that runs what is not done: everything, or with `wanted` (paths) these cells alone."""
     where = ["--directory", str(directory)] if directory != Path() else []
@@ -82,13 +57,12 @@ def rerun_command(configfiles, directory, wanted):
 def main(argv=None):
     parser = cli.parser("status", __doc__)
     parser.add_argument(
-        "--configfile", nargs="+", default=[], help="study laid over config.yaml, as given to snakemake"
+        "--configfile", nargs="+", default=[], help="files of the study, as given to snakemake (default: config.yaml)"
     )
     parser.add_argument("--state", choices=("done", "diverged", *NOT_DONE), help="list the cells in this state alone")
     parser.add_argument("--directory", type=Path, default=Path(), help="where Snakemake works (default: here)")
     args = parser.parse_args(argv)
-    root = Path(__file__).parents[2]
-    config = studies.resolve(load_config([root / "config.yaml", *args.configfile]))
+    config = studies.resolve(loading.load(args.configfile))
     results, logs = args.directory / "results" / config["study"], args.directory / "logs" / config["study"]
     counts, failed = collections.Counter(), []
     for cell in grid.cells(config):

@@ -1,21 +1,20 @@
 """A fact lives once: the schema is the manual, and configurations, stages and documents agree with it."""
 
+import json
 import re
+import subprocess
 
 import pytest
 import yaml
-from processes import ROOT
+from processes import ROOT, SNAKEMAKE, snakemake
 from snakemake.utils import update_config
 
-from vit_plasticity import status
 from vit_plasticity.study import config as studies
 
 SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
-SECTIONS = ("pretrain", "plasticity", "bounds", "measure", "probe", "finetune", "analysis")
 OPTIONAL = {"plasticity.models", "downloads"}
-"""What a study may leave out: measured are all its models; downloads change no number."""
-STUDIES = sorted({*(ROOT / "workflow" / "studies").iterdir()} - {ROOT / "workflow" / "studies" / "pretrain.yaml"})
-"""Those that are run for their numbers."""
+"""What the default study leaves out: measured are all its models; downloads change no number."""
+PAPER = sorted((ROOT / "workflow" / "studies").glob("paper*.yaml"))
 
 
 def keys(schema):
@@ -62,30 +61,53 @@ def test_the_schema_is_closed_everywhere():
     assert [*open_maps(SCHEMA)] == []
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_study_sets_every_scientific_key_itself(path):
-    """So that no change of the default study changes a number of another one. A study that pre-trains nothing needs no
-    settings of that."""
+@pytest.mark.parametrize("path", PAPER, ids=lambda path: path.stem)
+def test_a_study_of_the_paper_says_how_it_trains_and_measures(path):
+    """So that no change of a default changes what was published."""
     study = load(path)
-    pretrains = any("pretrain" in entry for entry in study["catalog"]["models"].values())
-    optional = OPTIONAL if pretrains else OPTIONAL | {"pretrain"}
-    assert keys(SCHEMA).keys() - study.keys() <= optional
-    for section, value in study.items():
-        if section in SECTIONS:
-            missing = keys(keys(SCHEMA)[section]).keys() - value.keys()
-            assert {f"{section}.{key}" for key in missing} <= optional
+    for section in ("plasticity", "finetune"):
+        left_out = {f"{section}.{key}" for key in keys(keys(SCHEMA)[section]).keys() - study[section].keys()}
+        assert left_out <= OPTIONAL
 
 
-@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_study_is_what_it_says_also_over_the_default_study(path):
-    """Maps merge: what the default study sets must not leak into another one."""
-    alone = studies.resolve(load(path))
-    merged = studies.resolve(status.load_config([ROOT / "config.yaml", path]))
-    for part in alone:
-        if part == "catalog":
-            assert alone[part]["models"].items() <= merged[part]["models"].items()
-        elif part != "pretrain" or path.stem == "smoke":
-            assert merged[part] == alone[part]
+def test_a_study_is_one_file(tmp_path):
+    """An own dataset and an own model in ten lines: nothing of the default study, all else from the schema."""
+    (tmp_path / "model").mkdir()
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+    text = f"""\
+study: mine
+models: [my_vit]
+datasets: [my_images]
+components: [mha, ln1]
+seeds: [0]
+catalog:
+  models: {{my_vit: {{local: {tmp_path}/model}}}}
+  datasets: {{my_images: {{imagefolder: {tmp_path}/images}}}}
+plasticity: {{source: my_images}}
+"""
+    assert text.count("\n") <= 10
+    file = tmp_path / "my.yaml"
+    file.write_text(text)
+    done = snakemake(tmp_path / "work", "-n", "--printshellcmds", config=file)
+    counted = {rule: n for rule, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
+    assert counted | {"total": None} == {
+        "fetch_dataset": "1", "fetch_model": "1", "plasticity": "2", "bounds": "2", "probe": "1", "finetune": "2",
+        "correlate": "1", "plots": "1", "all": "1", "total": None,
+    }  # fmt: skip
+    trained = [json.loads(given) for given in re.findall(r"warm finetune .* --params '(.*?)'", done.stdout)]
+    assert len(trained) == 2
+    for given in trained:
+        assert given["flip"] is True and given["crop_scale"] == [0.08, 1.0]
+        assert given == {key: default["default"] for key, default in keys(keys(SCHEMA)["finetune"]).items()}
+
+
+def test_config_yaml_is_read_where_no_file_is_given_also_with_config(tmp_path):
+    command = [SNAKEMAKE, "-n", "--directory", tmp_path, "--config", "study=other"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^finetune +48$", done.stdout, re.MULTILINE)
+    assert "results/other/finetune/vit_mini" in done.stdout
 
 
 def documents():
@@ -100,11 +122,11 @@ def yaml_blocks():
 
 @pytest.mark.parametrize("block", [*yaml_blocks()])
 def test_configuration_shown_in_a_document_is_valid(block):
-    """Laid over the default study, as a reader would. Blocks of another kind (profiles) have none of our keys."""
+    """A study as it stands, a part of one laid over the default study. Profiles have none of our keys."""
     shown = yaml.safe_load(block)
     if not isinstance(shown, dict) or not shown.keys() & keys(SCHEMA).keys():
         pytest.skip("no configuration of a study")
-    config = load(ROOT / "config.yaml")
+    config = {} if "study" in shown else load(ROOT / "config.yaml")
     update_config(config, shown)
     studies.resolve(config)
 

@@ -4,15 +4,17 @@ import copy
 
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from malformed import ALONE, BROKEN, REPEATED, ROWS
 from planning import plan
-from processes import ROOT, SMOKE, snakemake
+from processes import ROOT, SMOKE, snakemake, write_config
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
-from vit_plasticity import status
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
+from vit_plasticity.study import loading
 
 SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.schema.yaml").read_text())
 
@@ -20,7 +22,7 @@ SCHEMA = yaml.safe_load((ROOT / "src" / "vit_plasticity" / "study" / "config.sch
 @pytest.fixture(scope="module")
 def base():
     """What Snakemake sees of the smoke study."""
-    return status.load_config([ROOT / "config.yaml", SMOKE])
+    return loading.load([SMOKE])
 
 
 def refusal(config):
@@ -64,24 +66,27 @@ def test_all_problems_are_told_at_once(base):
 def test_repeated_key_is_refused(tmp_path, text, path, words):
     file = tmp_path / "study.yaml"
     file.write_text(text)
-    for read in (lambda: studies.refuse_repeated_keys(file), lambda: status.load_config([ROOT / "config.yaml", file])):
-        with pytest.raises(InputError) as error:
-            read()
-        assert says(str(error.value), path, words), error.value
-        assert str(file) in str(error.value)
+    with pytest.raises(InputError) as error:
+        loading.read(file)
+    assert says(str(error.value), path, words), error.value
+    assert str(file) in str(error.value)
 
 
 @pytest.mark.parametrize(
     "file", [ROOT / "config.yaml", *(ROOT / "workflow" / "studies").iterdir()], ids=lambda f: f.name
 )
 def test_no_study_of_ours_repeats_a_key(file):
-    studies.refuse_repeated_keys(file)
+    loading.read(file)
 
 
 def test_anchors_may_be_shared_and_recursive(tmp_path):
     file = tmp_path / "study.yaml"
     file.write_text("a: &a {x: 1, a: *a}\nb: [*a, *a]\nc: {<<: *a, x: 2}\n")
-    studies.refuse_repeated_keys(file)
+    with pytest.raises(InputError) as error:
+        loading.read(file)
+    assert "twice" not in str(error.value) and "again" not in str(error.value)
+    file.write_text("models: &a [x]\ndatasets: *a\n")
+    assert loading.read(file)["datasets"] == ["x"]
 
 
 @pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN)
@@ -90,10 +95,49 @@ def test_what_is_no_map_is_refused(tmp_path, monkeypatch, text):
     file = tmp_path / "study.yaml"
     file.write_text(text)
     with pytest.raises(InputError, match=r"study\.yaml"):
-        status.load_config([file])
+        loading.load([file])
     with pytest.raises(WorkflowError):
         plan(tmp_path / "work", file)
     assert not list(tmp_path.rglob("pwned"))
+
+
+EMPTY_MAPS = ["models", "datasets", "components", "seeds", "evaluate_on", "finetune.lrs", "finetune.crop_scale"]
+
+
+@pytest.mark.parametrize("key", EMPTY_MAPS)
+def test_an_empty_map_over_a_list_is_refused(tmp_path, key):
+    """Snakemake would silently keep the list."""
+    over = {}
+    for part in reversed(key.split(".")):
+        over = {part: over}
+    file = write_config(tmp_path / "over.yaml", over)
+    with pytest.raises(InputError) as error:
+        loading.load([SMOKE, file])
+    assert says(str(error.value), key, "got {}; must be a list"), error.value
+    assert str(file) in str(error.value)
+
+
+def test_an_empty_map_over_a_list_is_refused_on_the_command_line(tmp_path):
+    done = snakemake(tmp_path, "-n", "--config", "evaluate_on={}", check=False)
+    assert done.returncode != 0
+    assert "--config cannot be used:\n  - evaluate_on: got {}; must be a list" in done.stdout
+
+
+BELOW = st.recursive(
+    st.none() | st.integers(),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from("abc"), inner, min_size=1, max_size=3),
+    max_leaves=8,
+)
+MAPS = st.dictionaries(st.sampled_from("abc"), BELOW, max_size=3)
+
+
+@given(base=MAPS, over=MAPS)
+@settings(max_examples=200, deadline=None)
+def test_files_are_laid_over_each_other_as_snakemake_does_it(base, over):
+    before, expected = repr(base), copy.deepcopy(base)
+    update_config(expected, over)
+    assert loading._laid_over(base, over) == expected
+    assert repr(base) == before
 
 
 COMMANDS = {

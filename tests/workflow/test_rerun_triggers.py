@@ -130,7 +130,7 @@ def test_order_of_keys_does_not_matter(smoke):
 def test_defaults_may_be_left_out(smoke):
     """A value that equals the schema's default is the same study whether it is written or not."""
     config = smoke_config()
-    del config["pretrain"]["seed"], config["analysis"]["seed"], config["overrides"]
+    del config["pretrain"]["seed"], config["analysis"]["seed"]
     assert plan(smoke, config) == []
 
 

@@ -11,11 +11,12 @@ sys.path.insert(0, str(BASE / "src"))
 from vit_plasticity.runtime import checkout, client
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
-from vit_plasticity.study import grid
+from vit_plasticity.study import grid, loading
 
 try:
     for file in workflow.configfiles:
-        studies.refuse_repeated_keys(file)
+        loading.read(file)
+    loading.refuse_part(dict(workflow.config_settings.config), "--config")
     config = studies.resolve(config)
 except InputError as error:
     raise WorkflowError(str(error))

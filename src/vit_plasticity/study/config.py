@@ -25,7 +25,7 @@ def resolve(config):
     if not problems:
         config = schema.with_defaults(config, schema.load())
         problems = [*_meaning_problems(config)]
-    _refuse(problems, "the configuration")
+    schema.refuse(problems, "the configuration")
     return config
 
 
@@ -57,35 +57,8 @@ def settings(section, json_text="{}"):
     if not problems:
         given = schema.with_defaults(given, part)
         problems = [*_section_problems(given, section)]
-    _refuse(problems, "--params")
+    schema.refuse(problems, "--params")
     return Settings(**{key: tuple(v) if isinstance(v, list) else v for key, v in given.items()})
-
-
-def refuse_repeated_keys(file):
-    """Raise InputError if a YAML file gives a key twice, of which YAML itself would silently keep the last."""
-    import yaml
-
-    seen = set()
-
-    def repeated(node, path):
-        if id(node) in seen or isinstance(node, yaml.ScalarNode):
-            return
-        seen.add(id(node))  # an anchor may be named many times, and within itself
-        if isinstance(node, yaml.SequenceNode):
-            for i, item in enumerate(node.value):
-                yield from repeated(item, [*path, i])
-            return
-        lines = {}
-        for key, value in node.value:
-            here, line = [*path, str(key.value)], key.start_mark.line + 1
-            if first := lines.get(here[-1]):
-                twice = f"given in line {first} and again in line {line} of {file}"
-                yield f"{schema.path_text(here)}: {twice}; give it once"
-            lines.setdefault(here[-1], line)
-            yield from repeated(value, here)
-
-    if root := yaml.compose(Path(file).read_text(encoding="utf-8")):
-        _refuse([*repeated(root, [])], "the configuration")
 
 
 def grid(config):
@@ -133,14 +106,6 @@ def json_text(value):
     return json.dumps(value, sort_keys=True)
 
 
-def _refuse(problems, what):
-    if problems:
-        listed = "\n".join(f"  - {p}" for p in problems)
-        raise InputError(
-            f"{what} cannot be used:\n{listed}\nEvery key is explained in src/vit_plasticity/study/config.schema.yaml."
-        )
-
-
 def _meaning_problems(config):
     """Problems that no schema can see: names that stand for nothing, and values that do not fit together."""
     catalog = config["catalog"]
@@ -171,8 +136,7 @@ def _meaning_problems(config):
         name = entry["trained_on"]
         if name not in config["datasets"]:
             known = schema.suggest(name, config["datasets"])
-            hint = "write evaluate_on: [] where nothing is to be evaluated elsewhere"
-            yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}; {hint}"
+            yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
 
 

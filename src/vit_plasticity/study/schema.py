@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from vit_plasticity.runtime.cli import InputError
+
 FILE = Path(__file__).with_name("config.schema.yaml")
 
 
@@ -29,8 +31,17 @@ def section(name):
     return whole | {"properties": properties, "required": required, "$defs": load()["$defs"]}
 
 
-def problems(value, schema, path=()):
-    """What the schema finds wrong, as texts; `path`: the keys that lead to `value`, for the texts."""
+def refuse(problems, what):
+    """Raise InputError that lists problems, texts, if there are any; `what`: the thing that has them."""
+    if listed := "\n".join(f"  - {problem}" for problem in dict.fromkeys(problems)):
+        raise InputError(
+            f"{what} cannot be used:\n{listed}\nEvery key is explained in src/vit_plasticity/study/config.schema.yaml."
+        )
+
+
+def problems(value, schema, path=(), *, complete=True):
+    """What the schema finds wrong, as texts; `path`: the keys that lead to `value`, for the texts. complete: also that
+    keys are missing."""
     import jsonschema
 
     # In JSON 5.0 is an integer; here it would become another text, and so another result.
@@ -39,7 +50,8 @@ def problems(value, schema, path=()):
     )
     validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
     for error in sorted(validator.iter_errors(value), key=lambda e: [str(p) for p in e.absolute_path]):
-        yield from _explain(error, [*path, *error.absolute_path])
+        if complete or error.validator != "required":
+            yield from _explain(error, [*path, *error.absolute_path])
 
 
 def with_defaults(value, schema):
