@@ -15,8 +15,7 @@ from processes import ROOT
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """An environment that holds the wheel, and of its dependencies those of this one, without Snakemake; a function that
-    runs a command of it, in a folder of its own."""
+    """A function that runs a command of an environment that holds the wheel and its dependencies, without Snakemake."""
     folder = tmp_path_factory.mktemp("installed")
     build = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(folder / "dist")]
     subprocess.run(build, cwd=ROOT, check=True, capture_output=True)

@@ -86,7 +86,10 @@ def answer(
     frames = record.summarise(record.load(records))
     report(f"preparing {model} and {dataset}")
     folder = inputs.model_folder(model, cache, offline)
-    whole = open_dataset(inputs.dataset_folder(dataset, cache))
+    images = inputs.dataset_folder(dataset, cache)
+    whole = open_dataset(images)
+    if len(whole.classes) < 2:
+        raise InputError(f"--data {dataset}: has no classes; give a folder with one folder of images per class")
     few = sampled(whole)
     of_source = None if source is None else open_dataset(inputs.dataset_folder(source, cache)).split("test")
     net = vit.load(folder, device)
@@ -97,7 +100,7 @@ def answer(
     found = {name: choices.describe(net, name, created_as, batch_size) for name in components}
     measurement = Measurement(net, few, of_source, list(found.values()), parsed)
     finished = _measure(measurement, device, budget, report)
-    followed = record.best(frames, list(measurement.values))
+    followed = record.best(frames, [*measurement.values, record.NULL])
     ordered = _order(found, followed, measurement.values, list(frames["rule"]))
     search = None
     if finished and budget:
@@ -108,8 +111,10 @@ def answer(
         model=str(model), about=checks.describe(whole), batch_size=batch_size,
         table=_table(found, ordered, measurement, followed, search, len(few.split("val"))), choices=found,
         followed=followed, record=frames,
-        notes=checks.warnings(whole) + [f"{name} could not be measured: {why}" for name, why in
-                                        measurement.failed.items()],
+        notes=[
+            *inputs.left_out(images), *checks.warnings(whole),
+            *(f"{name} could not be measured: {why}" for name, why in measurement.failed.items()),
+        ],
         probe=measurement.probe, search=search, worth=_worth(search, measurement.probe, len(few.split("test"))),
         interrupted=not finished or (search is not None and search.interrupted),
         seconds=time.perf_counter() - started,
@@ -141,7 +146,7 @@ def _measure(measurement, device, budget, report):
             report(f"{number} of {len(steps)}: {name}; about {_time((left - done) * per_image)} left")
             function()
             done += work
-            per_image = (time.perf_counter() - started) / done
+            per_image = (time.perf_counter() - started) / done if done else per_image
     except KeyboardInterrupt:
         return False
     return True
@@ -170,7 +175,10 @@ def _order(found, followed, values, rules):
     deciding = [followed, *(name for name in rules if name in values and name != followed)]
     return sorted(
         found,
-        key=lambda name: (not found[name].single, *(-values[predictor].get(name, -np.inf) for predictor in deciding)),
+        key=lambda name: (
+            not found[name].single,
+            *(-values.get(predictor, {}).get(name, -np.inf) for predictor in deciding),
+        ),
     )
 
 
@@ -201,7 +209,7 @@ def _table(found, ordered, measurement, followed, search, n_val):
         rows.append(row)
     table = pd.DataFrame(rows)
     numbers = {name: float for name in measurement.values}
-    ranked = table["component"].isin(tried) if tried else [found[n].single and n in measurement.values[followed]
+    ranked = table["component"].isin(tried) if tried else [found[n].single and n in measurement.values.get(followed, {})
                                                            for n in order]  # fmt: skip
     ranked = pd.Series(ranked, dtype=bool)
     table.insert(0, "rank", ranked.cumsum().where(ranked).astype("Int64"))

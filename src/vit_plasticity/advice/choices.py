@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import math
 from typing import NamedTuple
 
 from vit_plasticity import vit
@@ -34,11 +33,6 @@ class Choice:
     def single(self):
         """Whether the record speaks of it: it trains one component of every block, and nothing else but the head."""
         return is_single(self.component)
-
-    @property
-    def log_parameters(self):
-        """The null predictor: log10 of the values that it trains; None where it trains the head alone."""
-        return math.log10(self.n_own) if self.n_own else None
 
 
 def describe(model, component, created_as, batch_size):
@@ -81,3 +75,10 @@ class _Named(NamedTuple):
 
     def blocks(self, n_blocks):
         return list(range(n_blocks))
+
+    def parameters(self, model):
+        changed = copy.deepcopy(model)
+        of_head = {id(p) for part in vit.family(changed).head(changed) for p in part.parameters()}
+        names = set(vit.train_only(changed, self.name))
+        names -= {name for name, p in changed.named_parameters() if id(p) in of_head}
+        return {name: p for name, p in model.named_parameters() if name in names}

@@ -5,6 +5,7 @@ is a folder that `fetch` prepared, or a folder of images.
 """
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
@@ -67,11 +68,17 @@ def dataset_folder(given, cache):
     output = Path(cache, "datasets", f"{name}-{_digest_of_listing(path)}")
     if not (output / "dataset.json").is_file():
         output.parent.mkdir(parents=True, exist_ok=True)
-        entry = registry.lookup(name, {name: {"imagefolder": str(path.resolve())}})
+        entry = registry.lookup(name, {name: {"imagefolder": str(path.resolve()), "may_leave_out": 1.0}})
         with create(output, name, source=entry.source, licence="") as writer:
             if writer is not None:
                 imagefolder(entry, writer, None)
     return output
+
+
+def left_out(folder):
+    """A sentence on the files of an image folder that did not come into its prepared dataset; none where all did."""
+    kinds = json.loads(Path(folder, "dataset.json").read_text(encoding="utf-8")).get("left_out", {})
+    return [f"left out of the folder: {', '.join(f'{n} × {kind}' for kind, n in kinds.items())}."] if kinds else []
 
 
 def _name(path):

@@ -12,10 +12,10 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study.config import settings
 from vit_plasticity.training import probe
 
-SETTINGS = {"pairs": 128, "images": 128, "seed": 0, "local_images": 32, "probes": 4}
+SETTINGS = {
+    "pairs": 128, "images": 128, "seed": 0, "local_images": 32, "probes": 4, "batches": 5, "batch_size": 32,
+}  # fmt: skip
 """Few images: enough to order components, in a minute."""
-_FORWARD = {"bound": 2, "bound_holding": 2}
-"""Rough work of a predictor in passes of SETTINGS["pairs"] images through the model, where it is not 4."""
 
 
 class Measurement:
@@ -32,17 +32,19 @@ class Measurement:
         self.model, self.dataset, self.choices, self.parsed = model, dataset, choices, parsed
         self.source = dataset.split("train") if source is None else source
         self.task = Task(model, parsed, self.source, dataset, SimpleNamespace(**SETTINGS))
-        self.values = {NULL: {c.component: c.log_parameters for c in choices if c.log_parameters is not None}}
-        self.probe, self.failed = None, {}
+        self.values, self.probe, self.failed = {}, None, {}
 
     def steps(self):
         """(what is done, its work in images through the model, function) of everything that is to be measured."""
-        n_images = sum(len(split) for split in self.dataset.splits.values())
+        n_images, pairs = sum(len(split) for split in self.dataset.splits.values()), SETTINGS["pairs"]
+        of_batches = SETTINGS["batches"] * SETTINGS["batch_size"]
+        work = {"bound": pairs, "one_step_gain": 5 * of_batches * len(self.choices)}
+        yield NULL, 0, lambda: self._predictor(NULL)
         yield "linear probe", n_images, self._probe
-        yield "plasticity", 4 * SETTINGS["pairs"], self._plasticity
+        yield "plasticity", 4 * pairs, self._plasticity
         for name, trains in predictors.known().items():
             if not trains and name not in (NULL, "plasticity"):
-                yield name, _FORWARD.get(name, 4) * SETTINGS["pairs"], lambda n=name: self._predictor(n)
+                yield name, work.get(name, 4 * pairs), lambda n=name: self._predictor(n)
 
     def _predictor(self, name):
         try:
