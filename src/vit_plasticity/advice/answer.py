@@ -173,13 +173,8 @@ def _order(found, followed, values, rules):
     What has no value of it comes last; where values are equal, the predictor of the next best record decides.
     """
     deciding = [followed, *(name for name in rules if name in values and name != followed)]
-    return sorted(
-        found,
-        key=lambda name: (
-            not found[name].single,
-            *(-values.get(predictor, {}).get(name, -np.inf) for predictor in deciding),
-        ),
-    )
+    known = {name: [values.get(predictor, {}).get(name, -np.inf) for predictor in deciding] for name in found}
+    return sorted(found, key=lambda name: (found[name].single, known[name]), reverse=True)
 
 
 def _search(folder, dataset, ordered, lrs, batch_size, flip, seed, device, budget, cache, report):
