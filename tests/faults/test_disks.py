@@ -128,7 +128,7 @@ def test_study_whose_results_are_read_only(study, smoke, small_disk):
 
 def test_small_model_on_a_full_disk(smoke, warm_worker, small_disk, tmp_path):
     """Pre-training: the model folder appears whole or not at all."""
-    config = smoke_config()["pretrain"] | {"steps": 1}
+    config = smoke_config()["pretrain"] | {"steps": 1, "warmup_steps": 0}
     fill(small_disk, 4096)
     dataset = smoke / "resources" / "datasets" / "fractals_smoke"
     arguments = ["--dataset", dataset, "--params", json.dumps(config), "--output", small_disk / "model"]
