@@ -16,47 +16,9 @@ from pathlib import Path
 
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.downloads import Source
-from vit_plasticity.data.formats import archives as prepare_archives
-from vit_plasticity.data.formats import embedded as prepare_embedded
-from vit_plasticity.data.formats import imagefolder as prepare_folder
-from vit_plasticity.data.store import create
+from vit_plasticity.data.formats import fetch_dataset
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
-
-PREPARE = {
-    "digits": prepare_embedded.digits,
-    "digits_c": prepare_embedded.digits_c,
-    "fractals": prepare_embedded.fractal_classes,
-    "imagefolder": prepare_folder.imagefolder,
-    "cifar10": prepare_archives.cifar,
-    "cifar100": prepare_archives.cifar,
-    "cifar10_c": prepare_archives.cifar10_c,
-    "flowers102": prepare_archives.flowers102,
-    "pet": prepare_archives.pet,
-    "class_folders": prepare_archives.class_folders,
-    "imagenet": prepare_archives.imagenet,
-}
-"""DatasetEntry.format → the function (entry, writer, source) that adds its images to the writer."""
-
-
-def fetch_dataset(entry, output, source):
-    """Prepare the dataset of a DatasetEntry in the folder `output`, from what the downloads.Source gives.
-
-    Raises InputError if it has not the number of classes and images that its entry states.
-    """
-    if entry.format not in PREPARE:
-        raise InputError(f"dataset {entry.name}: unknown format {entry.format!r}; choose from {', '.join(PREPARE)}")
-    with create(output, entry.name, source=entry.source, licence=entry.licence) as writer:
-        if writer is None:
-            return
-        PREPARE[entry.format](entry, writer, source)
-        found, stated = writer.sizes(), entry.sizes
-        wrong = {split: size for split, size in stated.items() if found.get(split) != size}
-        if wrong or (entry.classes or len(writer.classes)) != len(writer.classes):
-            raise InputError(
-                f"dataset {entry.name} has {len(writer.classes)} classes and {found} images, but the table of datasets "
-                f"states {entry.classes} and {stated}: is the archive another version?"
-            )
 
 
 def main(argv=None):

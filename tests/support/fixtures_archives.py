@@ -23,7 +23,7 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-from vit_plasticity.data.formats.archives import CIFAR10_CLASSES
+from vit_plasticity.data.formats.cifar10_c import CIFAR10_CLASSES
 from vit_plasticity.data.registry import TABLE
 
 CORRUPTIONS = ("contrast", "gaussian_noise", "motion_blur", "snow", "speckle_noise")

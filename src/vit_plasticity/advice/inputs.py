@@ -11,8 +11,7 @@ from pathlib import Path
 
 from vit_plasticity.data import registry
 from vit_plasticity.data.downloads import Source
-from vit_plasticity.data.formats.imagefolder import imagefolder
-from vit_plasticity.data.store import create
+from vit_plasticity.data.formats import fetch_dataset
 from vit_plasticity.runtime.cli import InputError
 
 
@@ -57,7 +56,7 @@ _EXAMPLE = "vit_small_patch14_dinov2.lvd142m"
 def dataset_folder(given, cache):
     """The prepared dataset that `given` names; a folder of images is prepared in the cache, anew when it has changed.
 
-    Raises InputError for a folder that cannot serve as a dataset (see `data.formats.imagefolder`).
+    Raises InputError for a folder that cannot serve as a dataset (see `data.folders`).
     """
     path = Path(given).expanduser()
     if not path.is_dir():
@@ -69,9 +68,7 @@ def dataset_folder(given, cache):
     if not (output / "dataset.json").is_file():
         output.parent.mkdir(parents=True, exist_ok=True)
         entry = registry.lookup(name, {name: {"imagefolder": str(path.resolve()), "may_leave_out": 1.0}})
-        with create(output, name, source=entry.source, licence="") as writer:
-            if writer is not None:
-                imagefolder(entry, writer, None)
+        fetch_dataset(entry, output, None)
     return output
 
 

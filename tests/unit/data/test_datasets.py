@@ -15,7 +15,7 @@ from fixtures_archives import table_rows, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vit_plasticity import fetch
+from vit_plasticity.data import formats
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.registry import lookup, open_dataset, registry
 from vit_plasticity.data.splits import held_out, split_labels
@@ -36,7 +36,7 @@ def test_the_table_names_the_datasets_of_the_paper():
 
 def test_every_row_is_well_formed():
     for entry in registry().values():
-        assert entry.format in fetch.PREPARE
+        assert entry.format in formats.known()
         assert entry.licence and entry.source
         for file in entry.files:
             assert re.fullmatch(r"md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", file.checksum), file

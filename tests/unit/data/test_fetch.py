@@ -3,6 +3,9 @@
 import json
 import pickle
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +23,7 @@ from fixtures_archives import (
 )
 
 from vit_plasticity import fetch
-from vit_plasticity.data import images
+from vit_plasticity.data import formats, images
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.downloads import Source
 from vit_plasticity.data.registry import lookup, open_dataset
@@ -174,6 +177,40 @@ def test_pickles_are_not_opened_when_the_checksum_is_wrong(get, tmp_path):
     with pytest.raises(InputError, match=r"but cifar-10-python.tar.gz has"):
         get("cifar10")
     assert not (tmp_path / "was here").exists()
+
+
+def test_pickles_that_ask_for_more_than_arrays_are_refused_whatever_the_checksum(tmp_path, monkeypatch):
+    evil = pickle.dumps({"label_names": Evil(tmp_path / "was here")})
+    archive = tar(tmp_path / "cifar-10-python.tar.gz", {"cifar-10-batches-py/batches.meta": evil})
+    table = write_table(tmp_path / "t.csv", table_rows("cifar10", [archive], ""))
+    monkeypatch.setenv(datasets.TABLE_VARIABLE, str(table))
+    with pytest.raises(InputError, match=r"asks for \w+\.open, which is no array"):
+        fetch.fetch_dataset(lookup("cifar10"), tmp_path / "x", Source(tmp_path, mirror=str(tmp_path)))
+    assert not (tmp_path / "was here").exists()
+
+
+def test_a_format_is_one_file_and_nothing_else_names_it(tmp_path, monkeypatch):
+    package = Path(formats.__file__).parent
+    code = """
+from vit_plasticity.data.formats import dataset_format
+
+@dataset_format
+def stripes(entry, writer, source):
+    writer.classes = ["a", "b"]
+    import numpy as np
+    for split in ("train", "test"):
+        writer.extend(split, np.zeros((2, 4, 4, 3), np.uint8), [0, 1])
+"""
+    copy = tmp_path / "src" / "vit_plasticity"
+    shutil.copytree(package.parents[1], copy, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
+    (copy / "data" / "formats" / "stripes.py").write_text(code)
+    row = dict.fromkeys(datasets._COLUMNS, "")
+    row |= {"name": "striped", "format": "stripes", "licence": "mine", "source": "drawn"}
+    monkeypatch.setenv(datasets.TABLE_VARIABLE, str(write_table(tmp_path / "t.csv", [row])))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "src"))
+    command = [sys.executable, "-m", "vit_plasticity.fetch", "dataset", "striped", "--output", str(tmp_path / "x")]
+    subprocess.run(command, check=True, cwd=tmp_path)
+    assert sizes(open_dataset(tmp_path / "x")) == {"train": 2, "test": 2}
 
 
 def test_another_number_of_images_than_stated_is_refused(archives, tmp_path, monkeypatch):

@@ -1,18 +1,21 @@
-"""Preparing the datasets that need no download: digits, corrupted digits, fractals."""
+"""scikit-learn's handwritten digits, and corrupted ones."""
 
 import numpy as np
 
-from vit_plasticity.data import corruptions, fractals
+from vit_plasticity.data import corruptions
+from vit_plasticity.data.formats import dataset_format
 from vit_plasticity.data.splits import split_labels, write_split
 
 _DIGIT_SIZE = 32  # pixels
 
 
+@dataset_format
 def digits(entry, writer, source):
     """scikit-learn's 1797 handwritten digits, 8 x 8 pixels of 17 grey levels, enlarged bicubically to 32 x 32."""
     _write_digits(writer, *_digits())
 
 
+@dataset_format
 def digits_c(entry, writer, source):
     """The same digits in the same splits, corrupted."""
     images, labels = _digits()
@@ -35,12 +38,3 @@ def _digits():
 def _write_digits(writer, images, labels):
     writer.classes = [str(digit) for digit in range(10)]
     write_split(writer, images, labels, split_labels(labels))
-
-
-def fractal_classes(entry, writer, source):
-    """Images of random iterated function systems, one system per class, each class split like any other dataset."""
-    params = fractals.FractalParams(**entry.options)
-    writer.classes = [f"ifs{index:05d}" for index in range(params.classes)]
-    labels = np.zeros(params.images_per_class, int)
-    for index in range(params.classes):
-        write_split(writer, fractals.draw_class(params, index), labels + index, split_labels(labels))
