@@ -100,8 +100,8 @@ def _run_job(request, descriptors):
         os.dup2(descriptor, number)
         os.close(descriptor)
     # Anew: the worker's own know whether they can seek, which differs between a log file and a pipe.
-    sys.stdout = open(1, "w", encoding=sys.stdout.encoding, buffering=1, closefd=False)
-    sys.stderr = open(2, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1, closefd=False)
+    sys.stdout = open(1, "w", encoding=sys.stdout.encoding, buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
     code = 1
     try:
         os.chdir(request["folder"])
