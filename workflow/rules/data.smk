@@ -11,7 +11,8 @@ rule fetch_dataset:
     params:
         entry=lambda wildcards: catalog_entry("datasets", wildcards.dataset),
         rev=2,
+    # What was left out, and other notes, must be seen by a user whose jobs succeed.
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
         " --output {output} {resources.downloads} > {log} 2>&1"
-        "; sed -n '/^note: /p' {log} >&2" # what the user must see
+        "; sed -n '/^note: /p' {log} >&2"
