@@ -12,7 +12,6 @@ from vit_plasticity.analysis.summary import GROUP, order_of_component
 class Study:
     """The tables of a study, as frames named and built as in `schemas`; of the history, what `read_history` returns."""
 
-    rates_by_block: pd.DataFrame
     predictors: pd.DataFrame
     finetune: pd.DataFrame
     shifted: pd.DataFrame
@@ -25,6 +24,16 @@ class Study:
     def trained(self):
         """The rows of the summary that were fine-tuned."""
         return self.summary[self.summary["n_runs"] > 0]
+
+    def values(self, predictor, *, blocks=False):
+        """The rows of a predictor: of whole components, or those of single blocks."""
+        rows = self.predictors[self.predictors["predictor"].eq(predictor)]
+        return rows[rows["block"].notna() if blocks else rows["block"].isna()]
+
+    @cached_property
+    def predictor_names(self):
+        """The predictors that the study judges, the null first."""
+        return list(self.correlation["predictor"].unique())
 
     @cached_property
     def _mean_plasticity(self):

@@ -1,4 +1,4 @@
-"""The figures of what was fine-tuned: gain, correlation with plasticity, learning rates, shifted test sets, economy.
+"""The figures of what was fine-tuned: gain, learning rates, shifted test sets, economy.
 
 Accuracies and gains are drawn in percent. A component of which every run diverged stands as a cross at the foot.
 """
@@ -6,7 +6,6 @@ Accuracies and gains are drawn in percent. A component of which every run diverg
 import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from vit_plasticity.analysis.summary import GROUP, order_of_component
 from vit_plasticity.figures import theme
@@ -39,74 +38,6 @@ def relative_gain(study, styles):
     figure.supxlabel("Component, by measured plasticity, highest first")
     figure.supylabel("Relative gain over the linear probe (%)")
     return figure
-
-
-def against_plasticity(study, styles):
-    """Per model and dataset, first pooled within datasets: accuracy against plasticity, and Pearson's r with interval.
-
-    In a pooled panel both are differences from the dataset's mean, as in the coefficient that stands there.
-    """
-    rows = study.trained.dropna(subset=["plasticity", "test_accuracy_mean"])
-    if rows.empty:
-        return theme.note("No component has both a plasticity and an accuracy yet.")
-    pooled = _pooled(rows)
-    groups = pooled + panels_of(rows)
-    figure, axes = theme.panels(len(groups), height=1.75)
-    for axis, (model, dataset, title, group) in zip(axes, groups, strict=True):
-        for component, one in group.groupby("component"):
-            theme.points(
-                axis,
-                one["plasticity"],
-                100 * one["test_accuracy_mean"],
-                styles[component],
-                span=None if dataset is None else 100 * one["test_accuracy_std"],
-            )
-        axis.margins(x=0.1)
-        axis.xaxis.set_major_locator(MaxNLocator(4))
-        low, high = axis.get_ylim()
-        axis.set_ylim(low, high + 0.45 * (high - low))  # room for the words
-        axis.text(0.04, 0.96, _coefficient(study.correlation, model, dataset), va="top", transform=axis.transAxes)
-        theme.title(axis, title)
-    figure.supxlabel("Plasticity")
-    figure.supylabel("Test accuracy (%)")
-    theme.legend(figure, rows["component"].unique(), styles)
-    return figure
-
-
-def _pooled(rows):
-    """Panels like those of `panels_of`, one per model with two datasets or more: differences from each one's mean."""
-    columns = ["plasticity", "test_accuracy_mean"]
-    groups = rows.groupby(["model", "dataset"])
-    centred = rows.assign(**{c: rows[c] - groups[c].transform("mean") for c in columns})
-    panels = []
-    for model, group in centred[groups["component"].transform("count") > 1].groupby("model", sort=False):
-        n_datasets = group["dataset"].nunique()
-        name = f"{n_datasets} datasets, each centred"
-        if n_datasets > 1:
-            panels.append((model, None, f"{name}\n{model}" if rows["model"].nunique() > 1 else name, group))
-    return panels
-
-
-def _coefficient(correlation, model, dataset):
-    """Pearson's r of plasticity with accuracy in words, for one dataset, or pooled over those of a model."""
-    wanted = (
-        correlation["predictor"].eq("plasticity")
-        & correlation["scope"].eq("model" if dataset is None else "dataset")
-        & correlation["model"].eq(model)
-        & correlation["outcome"].eq("accuracy")
-        & correlation["statistic"].eq("pearson")
-    )
-    if dataset is not None:
-        wanted &= correlation["dataset"].eq(dataset)
-    if not wanted.any():
-        return ""
-    one = correlation[wanted].iloc[0]
-    if np.isnan(one["estimate"]):
-        return f"r undefined, n = {one['n']}"
-    signed = {name: f"{one[name]:.2f}".replace("-", "−") for name in ("estimate", "ci_low", "ci_high")}
-    interval = "no interval" if np.isnan(one["ci_low"]) else f"[{signed['ci_low']}, {signed['ci_high']}]"
-    p_value = "p < 0.001" if one["p_value"] < 0.001 else f"p = {one['p_value']:.3f}"
-    return f"r = {signed['estimate']} {interval}\n{p_value}, n = {one['n']}"
 
 
 def by_lr(study, styles):

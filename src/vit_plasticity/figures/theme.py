@@ -17,6 +17,7 @@ from vit_plasticity.vit.components import COMPONENTS, label
 WIDTH = 7.0
 """Inches across a page; a figure of one panel takes half of it, a column."""
 GREY, LIGHT_GREY = "#7f7f7f", "#c4c4c4"
+NULL_COLOR = "#c1121f"
 
 _BLUE, _ORANGE, _GREEN, _RED, _PINK, _BROWN, _, _, _, _SKY = sns.color_palette("colorblind").as_hex()
 _BY_ID = {
@@ -84,6 +85,20 @@ def plain(text):
     return text.replace("$", r"\$")
 
 
+def words(name):
+    """The name of a predictor or rule as a reader's words: gradient_norm → gradient norm; always-mha → always MHA."""
+    if name.startswith("always-"):
+        return f"always {label(name.removeprefix('always-'))}"
+    return plain(name.replace("_", " "))
+
+
+def axis_label(predictor):
+    """A predictor's name and unit as the label of an axis."""
+    units = {"plasticity": "mean rate of change", "parameters": "log10 of the values trained"}
+    name = words(predictor)[:1].upper() + words(predictor)[1:]
+    return f"{name} ({units[predictor]})" if predictor in units else name
+
+
 def panels(n, *, height=1.55, columns=4, **options):
     """A figure of n panels, at most `columns` in a row: (figure, list of n axes). Further options: of plt.subplots.
 
@@ -133,10 +148,12 @@ def _plain_ticks(ticks, limits):
     ticks.set_minor_formatter(NullFormatter())
 
 
-def points(axis, x, y, style, *, span=None, size=4):
+def points(axis, x, y, style, *, span=None, size=4, hollow=False, **options):
     """Markers without a line; span: half the length of vertical bars, or a pair (below, above)."""
-    edge = {"markeredgecolor": "white", "markeredgewidth": 0.3, "markersize": _size(style, size)}
-    axis.errorbar(x, y, yerr=span, linestyle="", elinewidth=0.7, **edge, **style)
+    look = {"markeredgecolor": "white", "markeredgewidth": 0.3, "markersize": _size(style, size)} | options
+    if hollow:
+        look |= {"markeredgecolor": style["color"], "markeredgewidth": 0.8, "markerfacecolor": "white"}
+    axis.errorbar(x, y, yerr=span, linestyle="", elinewidth=0.7, **look, **style)
 
 
 def _size(style, size):

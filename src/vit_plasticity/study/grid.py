@@ -57,7 +57,10 @@ FIGURES = {
     "accuracy_by_lr": "Fine-tuning",
     "shifted": "Fine-tuning",
     "dynamics": "Fine-tuning",
-    "plasticity_vs_accuracy": "Does plasticity predict accuracy?",
+    "predictors_correlation": "Which predictor?",
+    "rules_regret": "Which predictor?",
+    "predictors_vs_accuracy": "Which predictor?",
+    "plasticity_vs_accuracy": "Which predictor?",
 }
 """The figures of a study → their category in the report."""
 

@@ -24,6 +24,7 @@ PAPER = {
     "components": ["mha", "fc1", "fc2", "ln2", "ln1", "embed", "full", "mha+fc1", "fc1+fc2"],
     "seeds": [0],
 }
+PREDICTORS = ["fisher", "parameters", "bound_holding"]
 POOLED = "4 datasets, each centred"
 ONE = {"models": ["m"], "datasets": ["d"], "components": ["mha"], "seeds": [0]}
 pytestmark = pytest.mark.filterwarnings("error")
@@ -50,6 +51,7 @@ def demo(tmp_path_factory):
     return tables_of(
         tmp_path_factory.mktemp("demo"),
         DEMO,
+        predictors=PREDICTORS,
         diverges=lambda component, lr, seed, dataset, **_: (
             (component == "fc2" and lr > 0.02 and seed == 1) or (component == "ln1" and "contrast" in dataset)
         ),
@@ -156,6 +158,63 @@ def test_the_correlation_and_its_interval_stand_in_the_panel(demo):
         assert words.endswith(f"n = {found['n']}")
 
 
+def rows_of(axis):
+    """The names along y → the x of the points drawn there."""
+    names = [label.get_text() for label in axis.get_yticklabels()]
+    points = [(*line.get_xydata()[0], line) for line in axis.lines if line.get_marker() == "o"]
+    return {name: [x for x, y, _ in points if round(y) == i] for i, name in enumerate(names)}
+
+
+def test_every_predictor_has_a_row_the_null_first(demo):
+    table = pq.read_table(demo / "correlation.parquet").to_pandas()
+    table = table.query("scope == 'model' and outcome == 'accuracy'").set_index(["predictor", "statistic"])["estimate"]
+    (axis,) = panels(draw("predictors_correlation", demo)).values()
+    rows = rows_of(axis)
+    assert next(iter(rows)) == "parameters" and len(rows["parameters"]) == 1
+    assert set(rows) == {"parameters", "plasticity", "bound", "bound holding", "fisher"}
+    assert rows["fisher"] == [table["fisher", "spearman"], table["fisher", "spearman_given_parameters"]]
+    assert rows["parameters"] == [table["parameters", "spearman"]]
+
+
+def test_regret_has_a_row_per_rule_in_percentage_points(demo):
+    table = pq.read_table(demo / "regret.parquet").to_pandas().query("scope == 'model'").set_index("rule")["regret"]
+    (axis,) = panels(draw("rules_regret", demo)).values()
+    rows = rows_of(axis)
+    assert next(iter(rows)) == "parameters" and {"always MHA", "random", "validation", "fisher"} <= set(rows)
+    assert rows["always MHA"] == [pytest.approx(100 * table["always-mha"])]
+
+
+def test_ranks_of_each_predictor_stand_in_a_panel_of_its_own(demo):
+    axes = panels(draw("predictors_vs_accuracy", demo))
+    assert next(iter(axes)) == "parameters" and len(axes) == 5
+    whole = pq.read_table(demo / "predictors.parquet").to_pandas().query("predictor == 'plasticity'")
+    assert whole["value"].notna().all()
+    points = np.concatenate([line.get_xydata() for line in axes["plasticity"].lines if line.get_marker() == "o"])
+    assert points.min() >= 1 and points.max() <= 5
+
+
+def test_both_bounds_stand_against_the_measurement(demo):
+    (axis,) = panels(draw("bounds_vs_plasticity", demo)).values()
+    table = pq.read_table(demo / "predictors.parquet").to_pandas().dropna(subset=["block"])
+    for name, white in (("bound", False), ("bound_holding", True)):
+        lines = [line for line in axis.lines if line.get_marker() not in ("None", "", None)]
+        drawn = np.concatenate([line.get_xdata() for line in lines if (line.get_markerfacecolor() == "white") == white])
+        known = table[table["predictor"] == name].groupby(["component", "block"])["value"].mean()
+        assert sorted(drawn) == pytest.approx(sorted(known))
+
+
+def test_the_figures_of_any_predictor(demo, tmp_path):
+    command = ["--tables", str(demo), "--output", str(tmp_path), "--predictor"]
+    plots.main([*command, "fisher"])
+    assert {path.stem for path in tmp_path.iterdir()} == {
+        "fisher_by_component",
+        "fisher_by_depth",
+        "fisher_vs_accuracy",
+    }
+    with pytest.raises(cli.InputError, match=r"'x': these tables have .*plasticity"):
+        plots.main([*command, "x"])
+
+
 def test_pooled_points_are_centred_and_as_many_as_the_coefficient_says(demo):
     axis = panels(draw("plasticity_vs_accuracy", demo))[POOLED]
     points = np.concatenate([line.get_xydata() for line in axis.lines])
@@ -226,10 +285,10 @@ def test_the_command_writes_all_figures_without_torch_and_always_the_same(demo, 
 
 
 def test_tables_that_are_missing_or_not_ours_are_refused(demo, tmp_path):
-    with pytest.raises(cli.InputError, match=r"rates_by_block.parquet is missing: write the tables with"):
+    with pytest.raises(cli.InputError, match=r"predictors.parquet is missing: write the tables with"):
         plots.read(tmp_path)
     write_study(tmp_path, **ONE, steps=2, every=2)
-    (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "rates_by_block.parquet")
+    (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "predictors.parquet")
     with pytest.raises(cli.InputError, match="written by stage 'plasticity'; name a folder that correlate wrote"):
         plots.read(tmp_path)
 
