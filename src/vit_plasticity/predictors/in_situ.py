@@ -1,7 +1,7 @@
 """Rates of change in situ: on the inputs that a component really receives, block after block, in both images of a pair.
 
 ln1 receives the residual stream h; mha LN1(h); ln2 h + attention branch; fc1 LN2(·); fc2 activation(FC1(·)). What comes
-after a component, such as LayerScale, is no part of it. Linear parts act on differences, where biases cancel.
+after a component, such as LayerScale, is no part of it.
 Dimensions: N pairs, L tokens, D width of what a component receives, E of what it gives.
 """
 
@@ -11,7 +11,6 @@ import torch
 
 from vit_plasticity import vit
 from vit_plasticity.vit.components import BLOCK_COMPONENTS
-from vit_plasticity.vit.kernels import linear
 
 BATCH = 32
 """Pairs at a time."""
@@ -68,35 +67,33 @@ def joined(parts):
 
 
 def _changes_of_batch(model, source, target, components):
-    family = vit.family(model)
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        tokens = [vit.embed(model, images) for images in (source, target)]
-    walks = zip(family.blocks(model), *(family.inputs(model, one) for one in tokens), strict=True)
+    """One forward pass of both images of every pair; nothing is computed a second time."""
+    family, n = vit.family(model), len(source)
     found = {one: [] for one in components}
-    for block, of_source, of_target in walks:
-        for one in components:
-            x, y = of_source[one], of_target[one]
-            output, change = _output_and_change(family, model, block, one, x, y)
-            norms = [_norm(x - y), _norm(change), _norm(x), _norm(output)]
-            if not bool((norms[0] > 0).all()):
-                raise ValueError(
-                    f"a source and a target image give {one} the same input: the rate of change of such a pair is "
-                    "undefined"
-                )
-            found[one].append(norms)
+
+    def note(one, received, gave):
+        (x, y), (of_x, of_y) = received.split(n), gave.split(n)
+        norms = [_norm(x - y), _norm(of_x - of_y), _norm(x), _norm(of_x)]
+        if not bool((norms[0] > 0).all()):
+            raise ValueError(
+                f"a source and a target image give {one} the same input: the rate of change of such a pair is undefined"
+            )
+        found[one].append(norms)
+
+    handles = [
+        family.part(block, one).register_forward_hook(
+            lambda module, received, gave, one=one: note(one, received[0], gave)
+        )
+        for block in family.blocks(model)
+        for one in components
+    ]
+    try:
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            family.after_blocks(model, vit.embed(model, torch.cat([source, target])))
+    finally:
+        for handle in handles:
+            handle.remove()
     return {one: Changes(*map(torch.stack, zip(*blocks, strict=True))) for one, blocks in found.items()}
-
-
-def _output_and_change(family, model, block, component, x, y):
-    """f(x) and f(x) − f(y), both (N, L, E)."""
-    if component in ("fc1", "fc2"):
-        return family.apply(model, block, component, x), linear(x - y, family.part(block, component).weight)
-    if component == "mha":
-        projection = family.projection(block)
-        of_x, of_y = (family.heads(model, block, tokens) for tokens in (x, y))
-        return linear(of_x, projection.weight, projection.bias), linear(of_x - of_y, projection.weight)
-    output = family.apply(model, block, component, x)
-    return output, output - family.apply(model, block, component, y)
 
 
 def _norm(tokens):
