@@ -85,13 +85,13 @@ MUTATIONS = [
     ),
     Mutation(
         "a damaged checkpoint is never used",
-        *("training/checkpoints.py", "if hashlib.sha256(payload).digest() != data[len(_MAGIC) : head]:", "if False:"),
-        "tests/faults/test_checkpoints.py::test_damaged_checkpoint_gives_way_to_the_one_before",
+        *("training/checkpoints.py", "if digest.hexdigest().encode() != found:", "if False:"),
+        "tests/unit/training/test_checkpoints.py::test_a_damaged_checkpoint_gives_way_to_the_one_before",
     ),
     Mutation(
         "a checkpoint of another cell is never used",
-        *("training/checkpoints.py", 'if metadata["key"] != self.key:', "if False:"),
-        "tests/faults/test_checkpoints.py::test_checkpoint_of_another_cell_is_refused",
+        *("training/checkpoints.py", 'if key not in (None, metadata["key"]):', "if False:"),
+        "tests/unit/training/test_checkpoints.py::test_a_checkpoint_of_another_key_is_refused_and_removed",
     ),
     Mutation(
         "rows made differently are not mixed",

@@ -61,8 +61,8 @@ def test_no_room_for_a_checkpoint(smoke, warm_worker, undisturbed, small_disk, t
     cell = Cell(tmp_path / "cell", smoke, work=small_disk / "work")
     cell.work = small_disk / "work"
     process = cell.start()
-    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
-    (job,) = jobs_of(cell.work)
+    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*.checkpoint")))
+    (job,) = jobs_of(cell.output.parent)
     assert job.freeze()
     fill(small_disk, 0)
     os.kill(job.pid, signal.SIGCONT)

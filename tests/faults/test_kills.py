@@ -48,8 +48,8 @@ def test_cell_that_ends_unseen_is_not_trained_again(study, smoke):
     target = f"results/smoke/{cell}/runs.parquet"
     remove((study / target).parent)
     with subprocess.Popen(command(study, target), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        wait_for(lambda: first.poll() is not None or jobs_of(study / "results" / "smoke" / "work"))
-        (job,) = jobs_of(study / "results" / "smoke" / "work")
+        wait_for(lambda: first.poll() is not None or jobs_of(study / "results" / "smoke"))
+        (job,) = jobs_of(study / "results" / "smoke")
         assert job.freeze()
         first.send_signal(signal.SIGINT)
         assert any(line.startswith("Terminating processes on user request") for line in first.stdout)

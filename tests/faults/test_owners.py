@@ -1,6 +1,8 @@
 """Two processes that want one cell, as after a killed Snakemake: one trains, the other waits, none is in the way."""
 
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,9 @@ from contextlib import contextmanager
 import pytest
 from kills import jobs_of
 from one_cell import Cell, wait_for
+from processes import copy_checkout, stage
+
+from vit_plasticity.training.cell import OUTPUTS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -17,8 +22,8 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /pro
 def frozen_owner(cell):
     """A process of the cell, stopped in the middle of training; (its client, the job's process id)."""
     owner = cell.start()
-    wait_for(lambda: owner.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
-    (job,) = jobs_of(cell.work)
+    wait_for(lambda: owner.poll() is not None or any(cell.work.glob("*.checkpoint")))
+    (job,) = jobs_of(cell.output.parent)
     assert job.freeze()
     try:
         yield owner, job.pid
@@ -42,7 +47,7 @@ def test_second_process_waits_and_finds_the_work_done(cell, undisturbed):
         assert "outcome=finished" in owner.communicate(timeout=60)[0]
         said = second.communicate(timeout=60)[0]
     assert (owner.returncode, second.returncode) == (0, 0)
-    assert "complete: another process made" in said
+    assert "was made already; nothing to do" in said
     assert "outcome" not in said
     assert cell.numbers() == undisturbed
 
@@ -69,26 +74,57 @@ def test_waiting_process_can_be_stopped(cell, number):
     assert owner.returncode == 0
 
 
-@pytest.mark.parametrize("folder_too", [False, True], ids=["files", "folder"])
-def test_cell_whose_outputs_were_removed_unseen_is_brought_back(cell, undisturbed, folder_too):
-    """As the next Snakemake does with a cell that ended after the first Snakemake was killed."""
+def test_removed_cell_is_made_again(cell, undisturbed):
     cell.run()
-    for file in cell.output.parent.iterdir():
-        file.unlink()
-    if folder_too:
-        cell.output.parent.rmdir()
+    shutil.rmtree(cell.output.parent)
+    assert "outcome=finished" in cell.run().stdout
+    assert cell.numbers() == undisturbed
+
+
+def test_cell_that_ended_unseen_keeps_its_runs(cell, undisturbed):
+    """The next Snakemake removes the outputs of a cell that ended after the first was killed, and its runs serve."""
+    cell.run()
+    for name in OUTPUTS:
+        cell.output.with_name(name).unlink()
     said = cell.run().stdout
-    assert "complete:" in said
+    assert "finished before, by the same code" in said
     assert "outcome" not in said
     assert cell.numbers() == undisturbed
 
 
-def test_cell_on_another_disk_is_trained_where_no_link_can_be_made(smoke, cell, undisturbed, small_disk):
+def test_other_code_brings_nothing_back(cell, smoke, tmp_path):
+    """A changed source file, also in a checkout without a commit, trains a cell again."""
     cell.run()
-    other = Cell(cell.folder, smoke, output=small_disk / "cell" / "runs.parquet")
-    other.output = small_disk / "cell" / "runs.parquet"
-    assert "outcome=finished" in other.run().stdout
-    assert other.numbers() == undisturbed
+    for name in OUTPUTS:
+        cell.output.with_name(name).unlink()
+    checkout = copy_checkout(tmp_path / "checkout")
+    with (checkout / "src" / "vit_plasticity" / "training" / "step.py").open("a") as file:
+        file.write("# another version\n")
+    environment = os.environ | {"PYTHONPATH": str(checkout / "src")}
+    said = stage("finetune", *cell.arguments, cwd=cell.folder, warm=False, env=environment).stdout
+    assert "lr=0.1 outcome=finished" in said
+
+
+def test_each_run_is_keyed_alone(smoke, warm_worker, tmp_path):
+    """Adding a learning rate trains that run; removing one drops it; what was best is trained again if it is gone."""
+
+    def trained(lrs):
+        said = Cell(tmp_path, smoke, {"lrs": lrs, "steps": 20}).run().stdout
+        return re.findall("^lr=(\\S+) outcome", said, re.MULTILINE)
+
+    def numbers(folder, lrs):
+        cell = Cell(folder, smoke, {"lrs": lrs, "steps": 20})
+        cell.run()
+        return cell.numbers()
+
+    assert trained([1e-5, 0.1]) == ["1e-05", "0.1"]
+    assert trained([1e-5, 1e-4, 0.1]) == ["0.0001"]
+    assert numbers(tmp_path, [1e-5, 1e-4, 0.1]) == numbers(tmp_path / "at once", [1e-5, 1e-4, 0.1])
+    assert trained([1e-4, 0.1]) == []
+    assert not [*tmp_path.glob("cell/runs/lr=1e-05.*")]
+    again = trained([1e-4])  # whose tensors went when 0.1 was better
+    assert again == ["0.0001"]
+    assert numbers(tmp_path, [1e-4]) == numbers(tmp_path / "alone", [1e-4])
 
 
 def test_settings_decide_what_is_complete(cell, smoke):
@@ -116,7 +152,7 @@ def test_signal_before_training_stops_at_once(cell):
         [sys.executable, "-m", "vit_plasticity.warm", "finetune", *cell.arguments], cwd=cell.folder,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    wait_for(lambda: process.poll() is not None or any(jobs_of(cell.work)))
+    wait_for(lambda: process.poll() is not None or any(jobs_of(cell.output.parent)))
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM

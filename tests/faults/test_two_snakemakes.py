@@ -19,8 +19,8 @@ def test_one_study_and_two(study, smoke, tmp_path):
     cell = "results/smoke/finetune/vit_smoke/digits/mha/seed=0/runs.parquet"
     remove(study / cell)
     with subprocess.Popen(command(study, cell), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
-        wait_for(lambda: first.poll() is not None or jobs_of(study / "results" / "smoke" / "work"))
-        (job,) = jobs_of(study / "results" / "smoke" / "work")
+        wait_for(lambda: first.poll() is not None or jobs_of(study / "results" / "smoke"))
+        (job,) = jobs_of(study / "results" / "smoke")
         assert job.freeze()
 
         same = snakemake(study, check=False)

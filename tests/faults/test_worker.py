@@ -24,7 +24,7 @@ def test_cold_cell_that_was_killed_equals_a_warm_one_that_was_not(smoke, undistu
     cell = Cell(tmp_path, smoke)
     command = [sys.executable, "-m", "vit_plasticity.finetune", *cell.arguments]
     process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
+    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*.checkpoint")))
     process.kill()
     process.communicate()
     assert "going on from step" in cell.run(warm=False).stdout
@@ -33,13 +33,13 @@ def test_cold_cell_that_was_killed_equals_a_warm_one_that_was_not(smoke, undistu
 
 def test_killed_client_takes_its_job_with_it(cell):
     process = cell.start()
-    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
-    (job,) = jobs_of(cell.work)
+    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*.checkpoint")))
+    (job,) = jobs_of(cell.output.parent)
     assert job.freeze()
     process.kill()
     process.wait()
     try:
-        wait_for(lambda: not jobs_of(cell.work), 20)
+        wait_for(lambda: not jobs_of(cell.output.parent), 20)
     finally:
         with suppress(ProcessLookupError):
             os.kill(job.pid, signal.SIGKILL)
@@ -49,7 +49,7 @@ def test_killed_client_takes_its_job_with_it(cell):
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_job_and_its_status_comes_back(cell, number):
     process = cell.start()
-    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
+    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*.checkpoint")))
     process.send_signal(number)
     said = process.communicate(timeout=60)[0]
     assert process.returncode == 128 + number
@@ -58,8 +58,8 @@ def test_signals_reach_the_job_and_its_status_comes_back(cell, number):
 
 def test_job_that_dies_of_a_signal_says_so(cell):
     process = cell.start()
-    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
-    (job,) = jobs_of(cell.work)
+    wait_for(lambda: process.poll() is not None or any(cell.work.glob("*.checkpoint")))
+    (job,) = jobs_of(cell.output.parent)
     os.kill(job.pid, signal.SIGKILL)
     assert process.wait(60) == 128 + signal.SIGKILL
 
@@ -119,15 +119,15 @@ def test_jobs_stop_in_order_when_the_owner_of_the_worker_is_killed(smoke, undist
             [sys.executable, "-c", textwrap.dedent(PARENT), *cell.arguments],
             cwd=tmp_path, stdout=said, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    wait_for(lambda: parent.poll() is not None or any(cell.work.glob("*/*.checkpoint")))
+    wait_for(lambda: parent.poll() is not None or any(cell.work.glob("*.checkpoint")))
     worker = int((tmp_path / "said").read_text().splitlines()[0])
-    (job,) = jobs_of(cell.work)
+    (job,) = jobs_of(cell.output.parent)
     assert job.freeze()  # or it might end before the signal comes
     parent.kill()
     parent.wait()
     wait_for(lambda: pending(job.pid, signal.SIGTERM))
     os.kill(job.pid, signal.SIGCONT)
-    wait_for(lambda: not jobs_of(cell.work))
+    wait_for(lambda: not jobs_of(cell.output.parent))
     wait_for(lambda: not os.path.exists(f"/proc/{worker}"))  # noqa: PTH110
     assert "stopped by SIGTERM at step" in (tmp_path / "said").read_text()
     assert "Traceback" not in (tmp_path / "said").read_text()

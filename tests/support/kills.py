@@ -9,6 +9,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import time
@@ -94,8 +95,8 @@ class Study:
         self.checkout = copy_checkout(self.folder / "checkout")
         edit(
             self.checkout / "workflow" / "rules" / "finetune.smk",
-            "--work {params.work}",
-            "--work {params.work} --checkpoint-interval-s 0",
+            "--seed {wildcards.seed}",
+            "--seed {wildcards.seed} --checkpoint-interval-s 0",
         )
         self.work = self.folder / "work"
         self.logs = self.work / "logs" / "soak" / "finetune"
@@ -123,7 +124,7 @@ class Study:
 
     def jobs(self):
         """The jobs that now work on its cells."""
-        return jobs_of(self.work / "results" / "soak" / "work")
+        return jobs_of(self.work / "results" / "soak")
 
     def outputs(self, cell):
         return self.work / "results" / "soak" / "finetune" / cell
@@ -164,7 +165,7 @@ class Job:
 
 
 def jobs_of(work):
-    """The jobs that now work on cells whose work folders lie below `work`."""
+    """The jobs that now work on cells whose files lie below `work`."""
     clients, found = {}, []
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
@@ -219,18 +220,18 @@ class Snapshot:
 
 def snapshot(folder, exact):
     files = sorted(folder.glob("*.*")) if folder.is_dir() else []
-    finished = {int(f.stem.removeprefix("finished-")) for f in files if f.match("finished-*.checkpoint")}
+    finished = {float(f.stem.removeprefix("lr=")) for f in files if f.suffix == ".run"}
     steps = {}
     for file in files:
-        if file.match("run-*.checkpoint") or file.match("run-*.previous"):
-            run = int(file.stem.removeprefix("run-"))
+        if file.suffix in (".checkpoint", ".previous"):
+            run = float(file.stem.removeprefix("lr="))
             steps[run] = max(steps.get(run, 0), json.loads(_metadata(file)["state"])["step"])
     return Snapshot(finished, {run: step for run, step in steps.items() if run not in finished}, exact)
 
 
 def _metadata(checkpoint):
-    """The metadata of a checkpoint file, read without the code under test: magic, SHA-256, then safetensors."""
-    payload = checkpoint.read_bytes().partition(b"\n")[2][32:]
+    """The metadata of a checkpoint file, which is a safetensors file, read without the code under test."""
+    payload = checkpoint.read_bytes()
     return json.loads(payload[8 : 8 + int.from_bytes(payload[:8], "little")])["__metadata__"]
 
 
@@ -313,9 +314,8 @@ class Harness:
             return False
         self._check_log(cell)
         self.before[cell] = now = snapshot(job.folder, exact=strike.signal == KILL)
-        writes = [*_hidden(job.folder), *_hidden(self.study.outputs(cell))]
-        self.tally.during_checkpoint += any("checkpoint" in name for name in writes)
-        self.tally.during_final += any("checkpoint" not in name for name in writes)
+        self.tally.during_checkpoint += bool(_hidden(job.folder))
+        self.tally.during_final += bool(_hidden(self.study.outputs(cell)))
         self.tally.steps_lost_at_most += PERIOD * (strike.signal == KILL and len(now.finished) < len(LRS))
         with suppress(ProcessLookupError):
             os.kill(job.client if strike.target == "client" and job.client else job.pid, strike.signal)
@@ -351,14 +351,14 @@ class Harness:
     def _check_log(self, cell):
         """Hold what the present process of a cell has said against what its predecessor left behind."""
         before, said = self.before.get(cell), self.study.log(cell)
-        for run, lr in enumerate(LRS):
+        for lr in LRS:
             resumed = re.search(rf"^lr {lr}: going on from step (\d+)$", said, re.MULTILINE)
             ended = re.search(rf"^lr={lr} outcome=", said, re.MULTILINE)
             if not (resumed or ended):
                 continue
             self.tally.resumed += bool(resumed)
-            start, left = int(resumed[1]) if resumed else 0, before.steps.get(run, 0) if before else 0
-            if before and (run in before.finished or start < left or (before.exact and start > left)):
+            start, left = int(resumed[1]) if resumed else 0, before.steps.get(lr, 0) if before else 0
+            if before and (lr in before.finished or start < left or (before.exact and start > left)):
                 self.tally.retrained.append(f"{cell} lr {lr}: from step {start}, {before} was there")
 
     def _compare(self):
@@ -372,8 +372,7 @@ class Harness:
     def _next_round(self):
         """Throw the cells away, so that there is something to hit again."""
         for cell in self.study.cells():
-            for file in self.study.outputs(cell).iterdir():
-                file.unlink()
+            shutil.rmtree(self.study.outputs(cell))
         self.tally.rounds += 1
         self.study.start()
 

@@ -28,7 +28,8 @@ class Cell:
     """
 
     def __init__(self, folder, resources, params=(), **options):
-        self.folder, self.output, self.work = Path(folder), Path(folder, "cell", "runs.parquet"), Path(folder, "work")
+        self.folder, self.output = Path(folder), Path(options.get("output", Path(folder, "cell", "runs.parquet")))
+        self.work = self.output.parent / "runs"
         self.folder.mkdir(parents=True, exist_ok=True)
         options = {
             "model": resources / "resources" / "models" / "vit_smoke",
@@ -36,7 +37,6 @@ class Cell:
             "component": "mha",
             "seed": 0,
             "params": json.dumps(PARAMS | dict(params)),
-            "work": self.work,
             "output": self.output,
             "checkpoint-interval-s": 0,
         } | {name.replace("_", "-"): value for name, value in options.items()}
@@ -56,15 +56,15 @@ class Cell:
     def interrupted(self):
         """Stop fine-tuning once there are two generations of a checkpoint; returns what it said."""
         process = self.start()
-        wait_for(lambda: process.poll() is not None or any(self.work.glob("*/*.previous")))
+        wait_for(lambda: process.poll() is not None or any(self.work.glob("*.previous")))
         process.send_signal(signal.SIGTERM)
         said = process.communicate(timeout=60)[0]
         assert process.returncode == 128 + signal.SIGTERM, said
         return said
 
     def checkpoints(self):
-        """The files of the work folder, newest generation first: (…/run-0.checkpoint, …/run-0.previous)."""
-        return sorted(self.work.glob("*/run-0.*"))
+        """The files of the work folder, newest generation first: (…/lr=0.1.checkpoint, …/lr=0.1.previous)."""
+        return sorted(self.work.glob("lr=0.1.*"))
 
     def numbers(self):
         """All that must repeat of what the cell wrote."""

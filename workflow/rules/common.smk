@@ -26,7 +26,6 @@ checkout.use(BASE)
 shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 RESULTS = f"results/{config['study']}"
-WORK = f"{RESULTS}/work"
 
 
 pathvars:
@@ -126,9 +125,3 @@ DOWNLOADS = download_options()
 onstart:
     if workflow.is_main_process:
         client.start_worker()
-
-
-# Not after an error or a signal: then some cells may have ended unseen, and the next run finds them by what they left.
-onsuccess:
-    if workflow.is_main_process:
-        studies.clear_work(WORK)

@@ -13,13 +13,12 @@ rule finetune:
     params:
         study=config["study"],
         settings=finetune_settings,
-        work=WORK,
         rev=1,
     # exec: a shell in between would die of SIGTERM at once, and the cell lose its time to write a checkpoint.
     shell:
         "exec python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
         " --component {wildcards.component} --seed {wildcards.seed} --params {params.settings:q}"
-        " --study {params.study} --rev {params.rev} --threads {threads} --work {params.work} --output {output.runs} > {log} 2>&1"
+        " --study {params.study} --rev {params.rev} --threads {threads} --output {output.runs} > {log} 2>&1"
 
 
 rule evaluate:

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from vit_plasticity import __version__
+from vit_plasticity.runtime import source
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.files import atomic
 
@@ -30,6 +31,7 @@ def provenance(device="cpu"):
     """Where numbers come from: commit, packages, interpreter, device; a dict of JSON values."""
     return {
         **_commit(),
+        "source": source.fingerprint(),
         "packages": {"vit-plasticity": __version__} | {name: _version(name) for name in _PACKAGES},
         "python": platform.python_version(),
         "machine": platform.machine(),

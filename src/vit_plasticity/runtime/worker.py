@@ -18,6 +18,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from vit_plasticity.runtime import source
 from vit_plasticity.runtime.client import socket_address
 
 STAGES = ("bounds", "evaluate", "finetune", "plasticity", "pretrain", "probe")
@@ -41,6 +42,7 @@ def serve(path):
             # At the first request, not at the start: a workflow without such jobs pays nothing.
             for stage in STAGES:
                 importlib.import_module(f"vit_plasticity.{stage}")
+            source.fingerprint()  # of the code that is loaded now, whatever becomes of its files
             importlib.import_module("torch._dynamo")  # what an optimizer imports when it is made
             warm = True
         if os.fork() == 0:

@@ -6,7 +6,6 @@ Neither torch nor pandas is imported here: this module runs each time that the w
 import difflib
 import itertools
 import json
-import shutil
 import types
 from pathlib import Path
 
@@ -77,14 +76,6 @@ def evaluated_on(config):
         named = targets.setdefault(entry["trained_on"], [])
         named += [name for name in entry["tested_on"] if name not in named]
     return targets
-
-
-def clear_work(folder):
-    """Remove what finished cells left in the work folder of a study (see `vit_plasticity.finetune`), no checkpoint."""
-    for left in Path(folder).glob("*/"):
-        unfinished = any(file.suffix in (".checkpoint", ".previous") for file in left.iterdir())
-        if not unfinished and not left.with_suffix(".lock").exists():
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def stage_settings(config, stage, *names):

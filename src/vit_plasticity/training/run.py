@@ -40,6 +40,12 @@ class Run:
             self.best_step, self.best_accuracy = self.step, accuracy
             self.best = {name: p.detach().clone() for name, p in self.trained.items()}
 
+    def take_best(self):
+        """Give the model the tensors of the best step."""
+        with torch.no_grad():
+            for name, tensor in self.best.items():
+                self.trained[name].copy_(tensor)
+
     def tensors(self):
         groups = {
             "trained": self.trained,
@@ -62,10 +68,10 @@ class Run:
         }
 
     def restore(self, tensors, state):
-        """Take the place of the run that `tensors()` and `state()` came from."""
+        """Take the place of the run that `tensors()` and `state()` came from; tensors: pairs of name and tensor."""
         for name, value in state.items():
             setattr(self, name, value)
-        for path, tensor in tensors.items():
+        for path, tensor in tensors:
             group, _, name = path.partition("/")
             if group == "trained":
                 with torch.no_grad():
@@ -87,11 +93,12 @@ class Run:
         return columns | {c: v[:steps] for c, v in (self.steps | self.evaluations).items()}
 
 
-def train(run, model, batch_of, evaluate_val, params, between_steps, hurry=lambda: False):
+def train(run, model, batch_of, evaluate_val, params, between_steps, stop_requested=lambda: False):
     """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
 
-    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run, evaluated) is called
-    every 25 steps, after evaluations, and after any step at which hurry() is true; it may raise `Interrupted`.
+    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run) is called
+    every 25 steps, after evaluations, and after any step at which stop_requested() is true; it may raise
+    `checkpoints.Interrupted`.
     """
     pending = []  # losses and norms that are still on the device
     started = time.perf_counter() - run.duration_s
@@ -107,7 +114,7 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, hurry=lambd
         run.steps["step_lr"][run.step] = lr
         run.step += 1
         evaluated = run.step % params.evaluation_period == 0 or run.step == params.steps
-        if evaluated or len(pending) == 25 or hurry():
+        if evaluated or len(pending) == 25 or stop_requested():
             finite = _record(run, pending)
             if finite < run.step:
                 run.duration_s = time.perf_counter() - started
@@ -118,7 +125,7 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, hurry=lambd
             run.keep_best(accuracy)
         run.duration_s = time.perf_counter() - started
         if not pending:
-            between_steps(run, evaluated)
+            between_steps(run)
     return run.step
 
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import safetensors.torch
 import torch
 from small_vit import small_vit
 
@@ -13,7 +14,7 @@ from vit_plasticity.analysis import tables
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study.config import Settings, settings
-from vit_plasticity.training import checkpoints
+from vit_plasticity.training import cell, checkpoints
 
 SETTINGS = {"steps": 12, "evaluation_period": 4, "batch_size": 8, "warmup_steps": 2, "lrs": [0.05, 0.2]}
 PARAMS = settings("finetune", json.dumps(SETTINGS))
@@ -24,13 +25,23 @@ def changed(**values):
     return Settings(**PARAMS.as_dict() | values)
 
 
-def never(*_):
-    """A keeper that writes no checkpoint and stops nothing."""
+class Never:
+    """A schedule that writes no checkpoint and stops nothing."""
+
+    stop = None
+
+    def __call__(self, run, checkpoint):
+        pass
 
 
-def trained_cell(dataset, folder, component="mha", seed=0, params=PARAMS, keeper=never):
+def trained_cell(dataset, folder, component="mha", seed=0, params=PARAMS, schedule=None):
+    """(rows, history, tensors of the chosen run) of a cell whose work lies in `folder`."""
     folder.mkdir(exist_ok=True)
-    return finetune.finetune(small_vit(), dataset, component, seed, params, folder, "key", keeper, torch.device("cpu"))
+    keys = {lr: f"key of {lr}" for lr in params.lrs}
+    schedule, device = schedule or Never(), torch.device("cpu")
+    one = cell.Cell(small_vit(), dataset, component, seed, params, folder, keys, schedule, device)
+    rows, history, trained = one.train()
+    return rows, history, safetensors.torch.load_file(trained) if trained else {}
 
 
 def without_durations(rows):
@@ -96,21 +107,21 @@ def test_an_interrupted_cell_ends_like_an_undisturbed_one(optimizer, stop_at, da
     """Stopped at an evaluation of the first or the second run, with everything forgotten but the work folder."""
     rates = (0.05, 0.2) if optimizer == "sgd" else (1e-3, 1e-2)
     params = changed(lrs=rates, optimizer=optimizer)
-    steps = 0
 
-    def interrupt(run, checkpoint, evaluated):
-        nonlocal steps
-        steps = run.step + (12 if run.lr == rates[1] else 0)
-        if steps == stop_at:
-            checkpoint.save(run.tensors(), run.state())
-            raise finetune.Interrupted
+    class Interrupt(Never):
+        def __call__(self, run, checkpoint):
+            if run.step + (12 if run.lr == rates[1] else 0) == stop_at:
+                checkpoint.save(run.tensors(), run.state())
+                raise checkpoints.Interrupted
 
-    with pytest.raises(finetune.Interrupted):
-        trained_cell(dataset, tmp_path / "w", params=params, keeper=interrupt)
+    class Record(Never):
+        def __call__(self, run, checkpoint):
+            resumed_from.append((run.lr, run.step))
+
+    with pytest.raises(checkpoints.Interrupted):
+        trained_cell(dataset, tmp_path / "w", params=params, schedule=Interrupt())
     resumed_from = []
-    resumed = trained_cell(
-        dataset, tmp_path / "w", params=params, keeper=lambda run, c, e: resumed_from.append((run.lr, run.step))
-    )
+    resumed = trained_cell(dataset, tmp_path / "w", params=params, schedule=Record())
     assert len(resumed_from) == 6 - stop_at // 4  # evaluations that were still to be done
     assert_equal_cells(resumed, trained_cell(dataset, tmp_path / "undisturbed", params=params))
 
@@ -137,27 +148,28 @@ def test_a_cell_in_which_everything_diverges_saves_no_tensors(dataset, tmp_path)
 
 def run_main(model_folder, dataset_folder, folder, *more):
     arguments = ["--model", model_folder, "--dataset", dataset_folder, "--component", "fc1", "--seed", 3]
-    arguments += ["--output", folder / "cell" / "runs.parquet", "--work", folder / "work", "--study", "test"]
+    arguments += ["--output", folder / "cell" / "runs.parquet", "--study", "test"]
     return cli.run(finetune.main, [str(a) for a in [*arguments, "--params", json.dumps(SETTINGS), *more]])
 
 
 def test_the_stage_writes_its_files_and_leaves_no_checkpoint(model_folder, dataset_folder, tmp_path):
     assert run_main(model_folder, dataset_folder, tmp_path) == 0
-    cell = tmp_path / "cell"
-    assert {p.name for p in cell.iterdir()} == set(finetune.OUTPUTS)
-    assert not [*(tmp_path / "work").rglob("*.checkpoint"), *(tmp_path / "work").glob("*.lock")]
-    runs = pq.read_table(cell / "runs.parquet").to_pylist()
+    made = tmp_path / "cell"
+    assert {p.name for p in made.iterdir()} == {*cell.OUTPUTS, "runs"}
+    best, *_ = (p.name for p in made.glob("runs/*.tensors"))
+    assert {p.name for p in made.glob("runs/*")} == {"lr=0.05.run", "lr=0.2.run", best}
+    runs = pq.read_table(made / "runs.parquet").to_pylist()
     assert [(r["model"], r["dataset"], r["component"], r["seed"], r["lr"]) for r in runs] == [
         ("small", "colours", "fc1", 3, 0.05),
         ("small", "colours", "fc1", 3, 0.2),
     ]
     assert runs[0]["n_trained"] == 2 * (96 * 24 + 96) + 2 * 24 + 3 * 24 + 3
     assert (runs[0]["n_train"], runs[0]["n_val"], runs[0]["n_test"]) == (60, 12, 30)
-    assert len(pq.read_table(cell / "history.parquet")) == 24
-    assert tables.about(cell / "runs.parquet")["provenance"]["packages"]["torch"]
+    assert len(pq.read_table(made / "history.parquet")) == 24
+    assert tables.about(made / "runs.parquet")["provenance"]["packages"]["torch"]
 
     # The tensors on disk are the chosen run: put together again they give its test accuracy.
-    on = ["--model", model_folder, "--runs", cell / "runs.parquet", "--on", dataset_folder]
+    on = ["--model", model_folder, "--runs", made / "runs.parquet", "--on", dataset_folder]
     assert cli.run(evaluate.main, [str(a) for a in [*on, "--output", tmp_path / "e.parquet"]]) == 0
     (row,) = pq.read_table(tmp_path / "e.parquet").to_pylist()
     (chosen,) = (r for r in runs if r["chosen"])
@@ -193,19 +205,3 @@ def test_tensors_that_do_not_fit_are_refused(model, tmp_path):
         evaluate.restore(model, {"head.weight": torch.zeros(3, 24), "blocks.0.norm1.weight": torch.zeros(5)}, 3)
     with pytest.raises(InputError, match=r"head\.weight is missing"):
         evaluate.restore(model, {}, 3)
-
-
-def test_a_checkpoint_comes_back_whole_and_the_previous_one_serves_when_it_is_damaged(tmp_path, capsys):
-    checkpoint = checkpoints.Checkpoint(tmp_path, "run-0", "key")
-    assert checkpoint.load() is None
-    for step in (1, 2):
-        checkpoint.save({"x": torch.full((3,), float(step))}, {"step": step})
-    tensors, state = checkpoint.load()
-    assert state == {"step": 2}
-    assert tensors["x"].tolist() == [2.0] * 3
-    data = bytearray(checkpoint.path.read_bytes())
-    data[-1] ^= 1
-    checkpoint.path.write_bytes(data)
-    assert checkpoint.load()[1] == {"step": 1}
-    assert "refused" in capsys.readouterr().err
-    assert checkpoints.Checkpoint(tmp_path, "run-0", "other").load() is None
