@@ -48,7 +48,7 @@ def run_cell(folder, module, seed, *stage):
     command = [
         sys.executable, "-m", module, *stage, "--model", folder / "model", "--dataset", folder / "digits",
         "--component", "mha", "--seed", str(seed), "--params", json.dumps(PARAMS),
-        "--work", folder / "work", "--output", output,
+        "--output", output,
     ]  # fmt: skip
     cpu, started = _cpu_of_children(), time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=os.environ)

@@ -42,8 +42,8 @@ def test_a_dozen_kills_lose_nothing(smoke, tmp_path):
 
 
 def test_cell_that_ends_unseen_is_not_trained_again(study, smoke):
-    """Interrupted alone, Snakemake lets its job end but does not count it; the next one removes its files, and finds
-    them again."""
+    """Interrupted alone, Snakemake lets its job end but does not count it; the next one removes its files, and its runs
+    serve again."""
     cell = "finetune/vit_smoke/digits/mha/seed=0"
     target = f"results/smoke/{cell}/runs.parquet"
     remove((study / target).parent)

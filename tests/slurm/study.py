@@ -143,7 +143,7 @@ class FrozenCell:
         for file in Path(f"/proc/{self.pid}/fd").iterdir():
             with suppress(FileNotFoundError):  # closed meanwhile
                 if (opened := file.readlink()).suffix == ".lock":
-                    return (opened.with_suffix("") / "finished-0.checkpoint").exists()
+                    return any(opened.with_suffix("").glob("*.run"))
         return False
 
     def kill(self):

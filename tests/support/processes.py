@@ -125,18 +125,13 @@ def stable(path):
 
 
 def differences(one, other, study="smoke"):
-    """The result files by which two working folders differ, less durations, memory and provenance: a list of texts.
-
-    The work folder does not count: where a Snakemake was hit when all was made, the next one has nothing to do, and so
-    does not clear it.
-    """
+    """The result files by which two working folders differ, less durations, memory and provenance: a list of texts."""
     folders = [Path(folder, "results", study) for folder in (one, other)]
     names = [
         {
             str(Path(place, name).relative_to(folder))
             for place, _, files in os.walk(folder, followlinks=True)
             for name in files
-            if not Path(place).is_relative_to(folder / "work")
         }
         for folder in folders
     ]
