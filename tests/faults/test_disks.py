@@ -102,7 +102,7 @@ def test_read_only_outputs_of_a_cell(smoke, warm_worker, undisturbed, small_disk
     remount(small_disk, "ro")
     assert_clear(cell.run(check=False), "Read-only file system")
     assert not [*cell.output.parent.iterdir()]
-    remount(small_disk, "rw")
+    remount(small_disk, "rw,size=8m")
     cell.run()
     assert cell.numbers() == undisturbed
 
