@@ -7,7 +7,6 @@ import difflib
 import itertools
 import json
 import types
-from pathlib import Path
 
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime.cli import InputError
