@@ -54,7 +54,7 @@ def run_keys(inputs, component, seed, params, rev, device, threads):
         "threads": threads if device.type == "cpu" else None,
     }  # fmt: skip
     settings = {name: value for name, value in params.as_dict().items() if name != "lrs"}
-    return {lr: checkpoints.key_of(specification | {"params": settings, "lr": lr}) for lr in params.lrs}
+    return {lr: checkpoints.spec_key(specification | {"params": settings, "lr": lr}) for lr in params.lrs}
 
 
 @contextmanager
@@ -196,7 +196,7 @@ def is_done(output, keys):
     """Whether all files of the cell are there, made by these runs."""
     if not all(output.with_name(name).exists() for name in OUTPUTS):
         return False
-    return tables.about(output).get("spec") == checkpoints.key_of([*keys.values()])
+    return tables.about(output).get("spec") == checkpoints.spec_key([*keys.values()])
 
 
 def write(output, rows, history, trained, keys, **about):
@@ -204,7 +204,7 @@ def write(output, rows, history, trained, keys, **about):
     for name in OUTPUTS:  # half-written by a process that was killed, since we hold the lock
         for left_over in output.parent.glob(f".{name}.*"):
             left_over.unlink()
-    about |= {"device": rows[-1]["device"], "spec": checkpoints.key_of([*keys.values()])}
+    about |= {"device": rows[-1]["device"], "spec": checkpoints.spec_key([*keys.values()])}
     for column in run.EVALUATION_COLUMNS:  # null where nothing was evaluated, which is not the same as NaN
         history[column] = pa.array(history[column], mask=np.isnan(history[column]))
     tables.write(output.with_name("history.parquet"), history, stage="history", **about)

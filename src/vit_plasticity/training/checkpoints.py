@@ -42,7 +42,7 @@ class Interrupted(Exception):
     """The process was asked to stop, and its work is safe in a checkpoint."""
 
 
-def key_of(specification):
+def spec_key(specification):
     """The name of a specification: SHA-256 of its JSON text with sorted keys, shortened to 32 hexadecimal digits."""
     return hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()[:32]
 
