@@ -10,7 +10,7 @@ from benchmarks import plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, peak_mb, ratios, stated
 from vit_plasticity import plasticity
 from vit_plasticity.runtime.device import select_device
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 PAIRS, TARGETS = 64, 11
 
@@ -49,7 +49,7 @@ def one_target(where, pairs, repetitions, device="cpu"):
     model, (source, target) = vit_base(device), images(pairs, 2, device)
     whole, results = [0.0] * repetitions, []
     plain_whole = [0.0] * repetitions
-    for component in BLOCK_COMPONENTS:
+    for component in MEASURABLE:
         seconds = interleaved(
             repetitions,
             {
@@ -75,12 +75,12 @@ def many_targets(where, pairs, repetitions, device="cpu"):
     model, (source, *targets) = vit_base(device), images(pairs, 1 + TARGETS, device)
 
     def plainly():
-        for component in BLOCK_COMPONENTS:
+        for component in MEASURABLE:
             for target in targets:
                 plain.rates_of_change(model, source, target, component)
 
     def ours():
-        for component in BLOCK_COMPONENTS:
+        for component in MEASURABLE:
             plasticity.rates_of_change_to_each(model, source, targets, component)
 
     seconds = interleaved(repetitions, {"plain": plainly, "ours": ours}, torch.device(device), warm_up=0)
@@ -111,7 +111,7 @@ def values():
     model, (source, target) = vit_base(), images(2, 2)
     exact_model = copy.deepcopy(model).double()
     errors = []
-    for component in BLOCK_COMPONENTS:
+    for component in MEASURABLE:
         exact = plain.rates_of_change(exact_model, source.double(), target.double(), component)
         rates = plasticity.rates_of_change(model, source, target, component)
         errors.append(((rates - exact) / exact).abs().max().item())

@@ -30,8 +30,8 @@ def upper_bounds(model, component, token_norm=None):
     token_norm: root mean square norm of the embedded tokens (see `root_mean_square_token_norm`); only attention needs
     it.
     """
-    if component not in components.BLOCK_COMPONENTS:
-        raise ValueError(f"no bound is known for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}")
+    if component not in components.MEASURABLE:
+        raise ValueError(f"no bound is known for {component!r}; choose from {', '.join(components.MEASURABLE)}")
     family = vit.family(model)
     modules = [family.part(block, component) for block in family.blocks(model)]
     if component in ("ln1", "ln2"):
@@ -87,7 +87,7 @@ def main(argv=None):
     parser.add_argument(
         "--source", required=True, help="dataset folder whose test split stands for the pre-training images"
     )
-    parser.add_argument("--component", required=True, choices=components.BLOCK_COMPONENTS)
+    parser.add_argument("--component", required=True, choices=components.MEASURABLE)
     cli.add_table_arguments(parser, "the upper bound of every block")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)

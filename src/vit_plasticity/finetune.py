@@ -27,7 +27,7 @@ def main(argv=None):
     parser = cli.parser("finetune", __doc__)
     parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
     parser.add_argument("--dataset", required=True, help="dataset folder")
-    parser.add_argument("--component", required=True, help="what trains: an id such as mha, or a sum such as mha+fc1")
+    parser.add_argument("--component", required=True, help="what trains, such as mha, mha@0-5, mha+fc1")
     parser.add_argument("--seed", required=True, type=int)
     cli.add_table_arguments(parser, "runs.parquet; its folder also gets history.parquet and trained.safetensors")
     cli.add_compute_arguments(parser)
@@ -37,7 +37,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     params, output = settings("finetune", args.params), Path(args.output)
     try:
-        components.parts(args.component)
+        components.parse(args.component)
     except ValueError as error:
         raise InputError(f"--component: {error}") from error
     dataset = datasets.open_dataset(args.dataset)

@@ -37,7 +37,7 @@ def main(argv=None):
     parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
     parser.add_argument("--source", required=True, help="dataset whose test split stands for the pre-training images")
     parser.add_argument("--targets", required=True, nargs="+", metavar="F", help="datasets whose test splits meet it")
-    parser.add_argument("--component", required=True, choices=components.BLOCK_COMPONENTS)
+    parser.add_argument("--component", required=True, choices=components.MEASURABLE)
     cli.add_table_arguments(parser, "rates of change, one row per block and pair; one file per target", many=True)
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 
 from vit_plasticity.analysis import tables
-from vit_plasticity.vit.components import BLOCK_COMPONENTS, parts
+from vit_plasticity.vit.components import MEASURABLE, measurable, parse
 
 PLASTICITY = {"ln1": 0.35, "mha": 2.4, "ln2": 0.6, "fc1": 1.6, "fc2": 1.1}
 PARAMETERS = {"ln1": 1536, "mha": 263_000, "ln2": 1536, "fc1": 264_000, "fc2": 262_000, "embed": 22_000}
+_OF_WHOLES = {"norm": ("ln1", "ln2"), "ffn": ("fc1", "fc2"), "head": ()}
 DEMO = {
     "models": ["vit_mini"],
     "datasets": ["digits", "digits_c_gaussian_noise_5", "digits_c_gaussian_blur_5", "digits_c_contrast_5"],
@@ -54,7 +55,7 @@ def write_study(
     are evaluated on.
     """
     about = {"study": study, "rev": 1}
-    measured = [c for c in components if c in BLOCK_COMPONENTS]
+    measured = measurable(components)
 
     def write(path, stage, rows, **key):
         tables.write(Path(folder, f"{path}.parquet"), rows, stage=stage, key=key, **about)
@@ -112,7 +113,7 @@ def predicted(predictor, model, dataset, component, blocks):
     rng = rng_of(predictor, model, dataset, component)
     level = math.log10(PARAMETERS.get(component, 8e5)) if predictor == "parameters" else rng.random()
     values = {None: level}
-    if component in BLOCK_COMPONENTS and predictor != "parameters":
+    if component in MEASURABLE and predictor != "parameters":
         values |= dict(enumerate(level * (0.5 + rng.random(blocks))))
     return [
         {
@@ -126,11 +127,11 @@ def predicted(predictor, model, dataset, component, blocks):
 def train(key, lrs, steps, every, diverges):
     """Runs (a list of rows) and history (a dict of columns) of one cell, without the key."""
     rng = rng_of(*key.values())
-    ids = parts(key["component"])
-    full = ids == ("full",)
+    ids = [part for id, _ in parse(key["component"]).terms for part in _OF_WHOLES.get(id, (id,))]
+    full = ids == ["full"]
     total = sum(PARAMETERS.values())
     trained = total if full else sum(PARAMETERS[i] for i in ids) + 700
-    gain = 0.05 if full else max(0.02 * math.log1p(PLASTICITY.get(i, 0.2)) for i in ids)
+    gain = 0.05 if full else max((0.02 * math.log1p(PLASTICITY.get(i, 0.2)) for i in ids), default=0)
     runs, history = [], []
     for position, lr in enumerate(lrs):
         diverged = diverges(lr=lr, **key)

@@ -12,6 +12,7 @@ from vit_plasticity.runtime import checkout, client
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
 from vit_plasticity.study import grid, loading
+from vit_plasticity.vit.components import PATTERN
 
 try:
     for file in workflow.configfiles:
@@ -41,7 +42,7 @@ def one_of(names):
 wildcard_constraints:
     model=one_of(config["catalog"]["models"]),
     dataset=r"[A-Za-z0-9][A-Za-z0-9_.-]*",
-    component=r"[a-z0-9+]+",
+    component=PATTERN,
     seed=r"\d+",
 
 

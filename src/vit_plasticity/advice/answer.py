@@ -24,6 +24,7 @@ from vit_plasticity.data.registry import open_dataset
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import select_device
 from vit_plasticity.training.checkpoints import spec_key
+from vit_plasticity.vit.components import parse
 
 LRS = (0.01, 0.03, 0.1)
 """Peak learning rates that are tried with a budget: of SGD with momentum."""
@@ -123,7 +124,7 @@ def answer(
 
 def _parsed(name):
     try:
-        return choices.parse(name)
+        return parse(name)
     except ValueError as error:
         raise InputError(f"--components: {error}") from error
 

@@ -2,12 +2,10 @@
 
 import copy
 import dataclasses
-from typing import NamedTuple
 
 from vit_plasticity import vit
 from vit_plasticity.advice import code, memory
 from vit_plasticity.analysis.judgement import is_single
-from vit_plasticity.vit import components
 
 NAMES = ("mha", "fc1", "fc2", "ln2", "ln1", "full", "embed", "mha+fc1")
 """The components that are looked at where none are named."""
@@ -56,29 +54,3 @@ def describe(model, component, created_as, batch_size):
         memory_bytes=memory.estimate(changed, component, batch_size),
         lines=tuple(code.training_lines(create, names, every)),
     )
-
-
-def parse(name):
-    """The Component of a name."""
-    if hasattr(components, "parse"):
-        return components.parse(name)
-    components.parts(name)
-    return _Named(name)
-
-
-class _Named(NamedTuple):
-    name: str
-
-    @property
-    def base(self):
-        return self if self.name in components.BLOCK_COMPONENTS else None
-
-    def blocks(self, n_blocks):
-        return list(range(n_blocks))
-
-    def parameters(self, model):
-        changed = copy.deepcopy(model)
-        of_head = {id(p) for part in vit.family(changed).head(changed) for p in part.parameters()}
-        names = set(vit.train_only(changed, self.name))
-        names -= {name for name, p in changed.named_parameters() if id(p) in of_head}
-        return {name: p for name, p in model.named_parameters() if name in names}

@@ -6,7 +6,7 @@ import math
 import pandas as pd
 
 from vit_plasticity.analysis.judgement import NULL
-from vit_plasticity.vit.components import label
+from vit_plasticity.vit.components import parse
 
 
 def sentences(answer):
@@ -27,7 +27,7 @@ def sentences(answer):
 
 def _choice(answer):
     first = answer.first
-    name = f"{first.component} ({label(first.component)})"
+    name = f"{first.component} ({parse(first.component).label})"
     size = f"{first.n_trained:,} of {first.n_all:,} values, {100 * first.n_trained / first.n_all:.1f} %"
     memory = f"about {first.memory_bytes / 1e9:.2f} GB for batches of {answer.batch_size} images"
     if answer.search is None or not answer.search.runs:

@@ -4,7 +4,7 @@ import html
 
 import pyarrow as pa
 
-from vit_plasticity.vit.components import label
+from vit_plasticity.vit.components import parse
 
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5em; color: #222; }
@@ -47,7 +47,7 @@ def _shown(value, column):
     if value is None:
         return "–"
     if column in _COMPONENTS:
-        return ", ".join(map(label, value.split(", ")))  # where a rule's choices tie, all of them
+        return ", ".join(parse(name).label for name in value.split(", "))  # where a rule's choices tie, all of them
     if not isinstance(value, float):
         return str(value)
     if "p_value" in column and value < 0.001:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from vit_plasticity.analysis import stats
 from vit_plasticity.runtime.intervals import image_interval
-from vit_plasticity.vit.components import COMPONENTS, parts
+from vit_plasticity.vit import components
 
 GROUP = ["model", "dataset", "component"]
 OUTCOMES = {"accuracy": "test_accuracy_mean", "relative_gain": "relative_gain"}
@@ -19,9 +19,8 @@ OUTCOMES = {"accuracy": "test_accuracy_mean", "relative_gain": "relative_gain"}
 
 
 def order_of_component(component):
-    """Sort key: the vocabulary's order for single ids, then sums."""
-    ids = parts(component)
-    return len(ids), [list(COMPONENTS).index(i) for i in ids]
+    """Sort key of a component's name: the vocabulary's order for single ids, then sums."""
+    return components.parse(component).order
 
 
 def rates_by_block(rates, confidence, *, same_images=False):
@@ -103,7 +102,7 @@ def from_accuracies(frame, model):
 
     frame: one row per dataset; columns dataset, linear_probe, and for each component its id (mean) and id_std.
     """
-    components = [c for c in frame.columns if c in COMPONENTS]
+    named = [c for c in frame.columns if c in components.LABELS]
     rows = [
         pd.DataFrame({
             "model": model,
@@ -115,7 +114,7 @@ def from_accuracies(frame, model):
             "plasticity": math.nan,
             "n_runs": frame[component].notna().astype(int),
         })
-        for component in components
+        for component in named
     ]  # fmt: skip
     return _compared(pd.concat(rows, ignore_index=True))
 

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from vit_plasticity.analysis.summary import order_of_component
 from vit_plasticity.runtime.files import atomic
-from vit_plasticity.vit.components import COMPONENTS, label
+from vit_plasticity.vit.components import parse
 
 WIDTH = 7.0
 """Inches across a page; a figure of one panel takes half of it, a column."""
@@ -73,7 +73,7 @@ def use():
 
 def styles(components):
     """Component → {"color", "marker"}, the same in every figure of a study; its sums take further ones in turn."""
-    sums = sorted((c for c in components if c not in COMPONENTS), key=order_of_component)
+    sums = sorted((c for c in components if c not in _BY_ID), key=order_of_component)
     chosen = _BY_ID | {c: _SUMS[i % len(_SUMS)] for i, c in enumerate(sums)}
     return {c: {"color": colour, "marker": marker} for c, (colour, marker) in chosen.items()}
 
@@ -88,7 +88,7 @@ def plain(text):
 def words(name):
     """The name of a predictor or rule as a reader's words: gradient_norm → gradient norm; always-mha → always MHA."""
     if name.startswith("always-"):
-        return f"always {label(name.removeprefix('always-'))}"
+        return f"always {parse(name.removeprefix('always-')).label}"
     return plain(name.replace("_", " "))
 
 
@@ -123,7 +123,7 @@ def title(axis, text, **options):
 
 def component_axis(axis, components):
     """Component labels along x, at 0, 1, …"""
-    labels = [label(c) for c in components]
+    labels = [parse(c).label for c in components]
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if max(map(len, labels)) > 4 else {}
     axis.set_xticks(range(len(labels)), labels, **slanted)
     axis.set_xlim(-0.6, len(labels) - 0.4)
@@ -176,7 +176,9 @@ def legend(figure, components, styles, *, linestyle="", marker=True, further=())
     for c in sorted(components, key=order_of_component):
         style = styles[c] if marker else {"color": styles[c]["color"]}
         size = _size(styles[c], 4)
-        handles.append(Line2D([], [], linestyle=linestyle, markersize=size, markeredgewidth=0, label=label(c), **style))
+        handles.append(
+            Line2D([], [], linestyle=linestyle, markersize=size, markeredgewidth=0, label=parse(c).label, **style)
+        )
     handles += further
     if handles:
         columns = min(len(handles), int(figure.get_figwidth() / 0.75))

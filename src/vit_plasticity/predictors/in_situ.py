@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from vit_plasticity import vit
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 BATCH = 32
 """Pairs at a time."""
@@ -45,10 +45,10 @@ def rates_of_change(model, source, target, component):
 
 
 @torch.inference_mode()
-def changes(model, source, target, components=BLOCK_COMPONENTS):
+def changes(model, source, target, components=MEASURABLE):
     """The Changes of some components, in one walk through the blocks: {component: Changes}."""
-    if unknown := [one for one in components if one not in BLOCK_COMPONENTS]:
-        raise ValueError(f"no rate of change is defined for {unknown[0]!r}; choose from {', '.join(BLOCK_COMPONENTS)}")
+    if unknown := [one for one in components if one not in MEASURABLE]:
+        raise ValueError(f"no rate of change is defined for {unknown[0]!r}; choose from {', '.join(MEASURABLE)}")
     if source.shape != target.shape:
         raise ValueError(f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree")
     parts = [

@@ -64,9 +64,9 @@ class Instrument:
 
     @torch.inference_mode()
     def __init__(self, model, component):
-        if component not in components.BLOCK_COMPONENTS:
+        if component not in components.MEASURABLE:
             raise ValueError(
-                f"no rate of change is defined for {component!r}; choose from {', '.join(components.BLOCK_COMPONENTS)}"
+                f"no rate of change is defined for {component!r}; choose from {', '.join(components.MEASURABLE)}"
             )
         self.model, self.changes = model, changes.changes(model, component)
 

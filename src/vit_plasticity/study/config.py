@@ -3,7 +3,6 @@
 Neither torch nor pandas is imported here: this module runs each time that the workflow is parsed.
 """
 
-import difflib
 import itertools
 import json
 import types
@@ -102,10 +101,9 @@ def _meaning_problems(config):
     models = catalog["models"]
     for i, component in enumerate(config["components"]):
         try:
-            components.parts(component)
+            components.parse(component)
         except ValueError as error:
-            close = difflib.get_close_matches(component, components.COMPONENTS, n=1)
-            yield f"components[{i}]: {error}" + (f"; did you mean {close[0]}?" if close else "")
+            yield f"components[{i}]: {error}"
     for path, name in _names_of_models(config):
         if name not in models:
             yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"

@@ -3,7 +3,7 @@
 import itertools
 
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit.components import BLOCK_COMPONENTS, parts
+from vit_plasticity.vit.components import measurable, parse
 
 CELL_KEYS = ("model", "dataset", "component", "seed")
 CELL = "{model}/{dataset}/{component}/seed={seed}"
@@ -89,11 +89,6 @@ def cells(grid):
     return [dict(zip(CELL_KEYS, cell, strict=True)) for cell in itertools.product(*values)]
 
 
-def measured(components):
-    """Those of some components that have a plasticity, in their order."""
-    return [name for name in components if name in BLOCK_COMPONENTS]
-
-
 def files(grid):
     """Key of `PATHS` → the files of a study, below its folder.
 
@@ -105,7 +100,7 @@ def files(grid):
     grid = _checked(grid)
     models, datasets = grid["models"], grid["datasets"]
     cell = {"model": models, "dataset": datasets, "component": grid["components"], "seed": grid["seeds"]}
-    rates = {"model": grid["plasticity_models"], "dataset": datasets, "component": measured(grid["components"])}
+    rates = {"model": grid["plasticity_models"], "dataset": datasets, "component": measurable(grid["components"])}
     axes = {
         "plasticity": rates,
         "bounds": {key: rates[key] for key in ("model", "component")},
@@ -146,7 +141,7 @@ def _checked(grid):
         raise InputError(f'--grid: evaluate_on must be like {{"digits": ["pet"]}}, got {grid["evaluate_on"]!r}')
     try:
         for component in grid["components"]:
-            parts(component)
+            parse(component)
     except ValueError as error:
         raise InputError(f"--grid: {error}") from error
     return grid

@@ -1,64 +1,196 @@
 """The vocabulary: the components of a Vision Transformer, by what is trained. Standard library only.
 
-A *component* is one of seven ids, or a sum of ids such as ``mha+fc1``. Five of them repeat in every block and have a
-plasticity; ``embed`` (patch embedding, class token, positions) and ``full`` (everything) can only be trained.
+A name is a sum of terms, such as ``mha+fc1``. A term is an id, in all blocks or in a range of them: ``mha``,
+``mha@0-5``, ``mha@11``. Each set of parameters has exactly one name; `parse` refuses every other and says the right
+one. The number of blocks is the model's: that a range ends below it is checked where the model is known.
 """
 
+import difflib
+import functools
+import re
 from dataclasses import dataclass
+
+from vit_plasticity.runtime.cli import InputError
+
+LABELS = {
+    "ln1": "LN1",
+    "mha": "MHA",
+    "qkv": "QKV",
+    "proj": "Projection",
+    "ln2": "LN2",
+    "norm": "Norms",
+    "fc1": "FC1",
+    "fc2": "FC2",
+    "ffn": "FFN",
+    "embed": "Embedding",
+    "bias": "Biases",
+    "full": "Full",
+    "head": "Head",
+}
+"""Every id and its name in figures, in the order that sums and tables keep."""
+
+MEASURABLE = ("ln1", "mha", "ln2", "fc1", "fc2")
+"""The ids whose plasticity is defined, in the order in which a block applies them."""
+
+WHOLES = {"mha": ("qkv", "proj"), "norm": ("ln1", "ln2"), "ffn": ("fc1", "fc2")}
+"""An id of a block → the two that it consists of."""
+
+ALONE = ("full", "head")
+"""Ids that stand in no sum: everything, and the head and final norm that every component trains."""
+
+IN_BLOCKS = tuple(id for id in LABELS if id not in ("embed", *ALONE))
+"""Ids of which a range of blocks can be named."""
+
+PATTERN = r"[a-z0-9+@-]+"
+"""A regular expression that every name matches; its characters are safe in paths and in a shell."""
+
+_TERM = re.compile(r"([^@]*)(?:@([0-9]{1,3})(?:-([0-9]{1,3}))?)?")
+_PARTS_OF_BLOCKS = tuple(id for id in IN_BLOCKS if id not in (*WHOLES, "bias"))
 
 
 @dataclass(frozen=True)
 class Component:
-    """One id of the vocabulary.
+    """What is trained, by its name; made by `parse`.
 
-    id: the name in configs, paths and tables.
-    label: the name in figures.
-    module: the path of its module inside a timm block; empty for what is not part of a block.
+    terms: (id, blocks) each, blocks a tuple of consecutive indices, or None for all.
     """
 
-    id: str
-    label: str
-    module: str = ""
+    name: str
+    terms: tuple
+
+    @property
+    def parts(self):
+        """The terms of a sum as Components, each with a name of its own; of a single term itself alone."""
+        return tuple(parse(_written(*term)) for term in self.terms)
+
+    @property
+    def label(self):
+        """The name in figures: ``mha@0-5+fc1`` → ``MHA 0-5+FC1``."""
+        return "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms)
+
+    @property
+    def order(self):
+        """Sort key: single ids in the order of the vocabulary, each before its ranges of blocks; then sums."""
+        ids = list(LABELS)
+        return len(self.terms), [(ids.index(id), blocks or ()) for id, blocks in self.terms]
+
+    @property
+    def measurable(self):
+        """Whether its plasticity is defined."""
+        return self.name in MEASURABLE
+
+    @property
+    def base(self):
+        """The measurable Component that it is, or is a range of blocks of; None for what is neither."""
+        ids = {id for id, _ in self.terms}
+        return parse(*ids) if len(ids) == 1 and ids < {*MEASURABLE} else None
+
+    def blocks(self, n_blocks):
+        """Indices of the blocks, of a model of `n_blocks`, in which something of it trains; none of `embed`, `head`.
+
+        Raises InputError for a range that the model does not have.
+        """
+        used = set()
+        for id, blocks in self.terms:
+            if blocks and blocks[-1] >= n_blocks:
+                raise InputError(
+                    f"component {self.name!r}: the model's blocks are 0 to {n_blocks - 1}; choose a range of these"
+                )
+            if id not in ("embed", "head"):
+                used.update(range(n_blocks) if blocks is None else blocks)
+        return sorted(used)
+
+    def parameters(self, model):
+        """Its parameters of a model by their names, in the model's order, without head and final norm."""
+        from vit_plasticity.vit import selection  # needs torch, which names do not
+
+        return selection.parameters(model, self)
+
+    def modules(self, model):
+        """Its modules of a model, one per block of `blocks`, or None unless `base` is measurable."""
+        from vit_plasticity.vit import selection
+
+        return selection.modules(model, self)
 
 
-COMPONENTS = {
-    c.id: c
-    for c in (
-        Component("ln1", "LN1", "norm1"),
-        Component("mha", "MHA", "attn"),
-        Component("ln2", "LN2", "norm2"),
-        Component("fc1", "FC1", "mlp.fc1"),
-        Component("fc2", "FC2", "mlp.fc2"),
-        Component("embed", "Embedding"),
-        Component("full", "Full"),
-    )
-}
-"""Every id, in the order in which a block applies them."""
+@functools.cache
+def parse(name):
+    """The Component of a name.
 
-BLOCK_COMPONENTS = tuple(c.id for c in COMPONENTS.values() if c.module)
-"""The ids that repeat in every block: those whose plasticity is defined."""
-
-
-def parts(component):
-    """The ids that a component is the sum of, in the order of the vocabulary: ``"mha+fc1"`` → ``("mha", "fc1")``.
-
-    Raises ValueError for an unknown id, one named twice, ``full`` in a sum, or a sum that is out of order, so that each
-    set of parameters has exactly one name.
+    Raises ValueError for an unknown id, for a range of blocks of what is not in blocks, and for what has another name.
     """
-    ids = component.split("+")
-    unknown = [i for i in ids if i not in COMPONENTS]
-    if unknown:
+    terms = [_term(name, text) for text in name.split("+")]
+    ids = [id for id, _ in terms]
+    if len(terms) > 1 and "full" in ids:
+        raise ValueError(f"component {name!r}: full is everything already and cannot be part of a sum")
+    if len(terms) > 1 and "head" in ids:
+        raise ValueError(f"component {name!r}: every component trains the head; leave it out of the sum")
+    ordered = _canonical(terms)
+    right = "+".join(_written(*term) for term in ordered)
+    if name != right and set(terms) == set(ordered):
+        raise ValueError(f"component {name!r}: name each id once, in this order: {right}")
+    if name != right:
+        raise ValueError(f"component {name!r} is called {right}; each set of parameters has one name")
+    return Component(name, ordered)
+
+
+def measurable(names):
+    """The names of the measurable components that components are, or are ranges of blocks of, without repetition."""
+    return list(dict.fromkeys(parse(name).base.name for name in names if parse(name).base))
+
+
+def _term(name, text):
+    """(id, blocks) of one term of a name."""
+    match = _TERM.fullmatch(text)
+    id, first, last = match.groups() if match else (text, None, None)
+    if id not in LABELS:
+        close = difflib.get_close_matches(id.lower(), LABELS, n=1)
+        ids = [*MEASURABLE, "embed", *ALONE]
         raise ValueError(
-            f"unknown component {unknown[0]!r}; choose from {', '.join(COMPONENTS)}, or a sum such as mha+fc1"
+            f"unknown component {id!r}; choose from {', '.join(ids)}, {', '.join(i for i in LABELS if i not in ids)}, "
+            "a range of blocks such as mha@0-5 or mha@11, or a sum such as mha+fc1"
+            f"{f'; did you mean {close[0]}?' if close else ''}"
         )
-    if len(ids) > 1 and "full" in ids:
-        raise ValueError(f"component {component!r}: full is everything already and cannot be part of a sum")
-    ordered = tuple(i for i in COMPONENTS if i in ids)
-    if tuple(ids) != ordered:
-        raise ValueError(f"component {component!r}: name each id once, in this order: {'+'.join(ordered)}")
-    return ordered
+    if first is None:
+        return id, None
+    if id not in IN_BLOCKS:
+        raise ValueError(f"component {name!r}: {id} is not in blocks; ranges are of {', '.join(IN_BLOCKS)}")
+    blocks = tuple(range(int(first), int(last or first) + 1))
+    if not blocks:
+        raise ValueError(f"component {name!r}: a range of blocks goes up, such as {id}@{int(last)}-{int(first)}")
+    return id, blocks
 
 
-def label(component):
-    """The name of a component in figures: ``"mha+fc1"`` → ``"MHA+FC1"``."""
-    return "+".join(COMPONENTS[i].label for i in parts(component))
+def _canonical(terms):
+    """The terms, in order, that name the set of parameters of any `terms`."""
+    found = {}  # id → its blocks, a set, or None for all
+    for id, blocks in terms:
+        for part in WHOLES.get(id, (id,)):
+            known = found.get(part, set())
+            found[part] = None if blocks is None or known is None else known | set(blocks)
+    everywhere = all(found.get(part, ()) is None for part in _PARTS_OF_BLOCKS)
+    if everywhere and "embed" in found:
+        return (("full", None),)
+    if found.get("bias"):  # those of blocks that train wholly are named already
+        named = [found.get(part, set()) for part in _PARTS_OF_BLOCKS]
+        found["bias"] = {b for b in found["bias"] if not all(blocks is None or b in blocks for blocks in named)}
+    for whole, (one, other) in WHOLES.items():
+        if one in found and other in found and found[one] == found[other]:
+            found[whole] = found.pop(one)
+            del found[other]
+    return tuple((id, blocks) for id in LABELS if id in found for blocks in _runs(found[id]))
+
+
+def _runs(blocks):
+    """Tuples of consecutive indices that make up a set of blocks; None alone for all."""
+    if blocks is None:
+        return [None]
+    starts = sorted(b for b in blocks if b - 1 not in blocks)
+    ends = sorted(b for b in blocks if b + 1 not in blocks)
+    return [tuple(range(a, b + 1)) for a, b in zip(starts, ends, strict=True)]
+
+
+def _written(id, blocks, sign="@"):
+    if blocks is None:
+        return id
+    return f"{id}{sign}{blocks[0]}" + (f"-{blocks[-1]}" if len(blocks) > 1 else "")

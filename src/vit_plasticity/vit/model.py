@@ -34,16 +34,13 @@ def train_only(model, component):
     """Let the component train, with the head and the final norm, and freeze everything else; return the names that
     train.
 
-    Raises ValueError for an unknown component (see `components.parts`).
+    component: its name. Raises ValueError for an unknown one (see `components.parse`), InputError for a range of blocks
+    that the model does not have.
     """
-    ids, kind = components.parts(component), family(model)
-    model.requires_grad_("full" in ids)
-    for block in kind.blocks(model):
-        for part in ids:
-            if part in components.BLOCK_COMPONENTS:
-                kind.part(block, part).requires_grad_(True)
-    for module in [*(kind.embedding(model) if "embed" in ids else ()), *kind.head(model)]:
-        module.requires_grad_(True)
+    own = components.parse(component).parameters(model)
+    model.requires_grad_(False)
+    for part in [*own.values(), *family(model).head(model)]:
+        part.requires_grad_(True)
     return [name for name, parameter in model.named_parameters() if parameter.requires_grad]
 
 

@@ -21,7 +21,7 @@ from vit_plasticity.vit import components
 PAPER = {
     "models": ["vit_base", "vit_large", "vit_huge"],
     "datasets": [f"cifar10_c_gaussian_noise_{i}" for i in range(11)],
-    "components": ["mha", "fc1", "fc2", "ln2", "ln1", "embed", "full", "mha+fc1", "fc1+fc2"],
+    "components": ["mha", "fc1", "fc2", "ln2", "ln1", "embed", "full", "mha+fc1", "ffn"],
     "seeds": [0],
 }
 PREDICTORS = ["fisher", "parameters", "bound_holding"]
@@ -86,7 +86,7 @@ CASES = {
     "one of everything": (ONE, {"lrs": (0.01,), "steps": 3, "every": 3, "blocks": 1, "pairs": 1}),
     "two datasets, no full": (ONE | {"datasets": ["a", "b"], "components": ["mha", "fc1"]}, {"steps": 4, "every": 2}),
     "embedding only": (ONE | {"components": ["embed"]}, {"steps": 4, "every": 2}),
-    "sums": (ONE | {"components": ["mha", "mha+fc1", "ln1+mha+ln2", "full"]}, {"steps": 4, "every": 2}),
+    "sums": (ONE | {"components": ["mha", "mha+fc1", "mha+norm", "full"]}, {"steps": 4, "every": 2}),
     "all diverged": (DEMO, {"steps": 4, "every": 2, "diverges": lambda **_: True}),
     "diverged at once": (ONE, {"steps": 2, "every": 2, "diverges": lambda **_: True}),
     "no evaluation": (ONE, {"steps": 4, "every": 9}),
@@ -125,9 +125,9 @@ def test_the_papers_size(tmp_path):
 
 
 def test_components_have_one_colour_everywhere_and_no_two_the_same():
-    styles = theme.styles(["mha+fc1", "mha", "ln1+ln2"])
+    styles = theme.styles(["mha+fc1", "mha", "norm"])
     looks = [(style["color"], style["marker"]) for style in styles.values()]
-    assert set(styles) == {*components.COMPONENTS, "mha+fc1", "ln1+ln2"}
+    assert set(styles) == {*components.MEASURABLE, "embed", "full", "mha+fc1", "norm"}
     assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
     assert theme.styles(["full"])["full"] == styles["full"]
 

@@ -14,7 +14,7 @@ from vit_plasticity import vit
 from vit_plasticity.predictors import load, plasticity, points
 from vit_plasticity.predictors.bound import attention_bound, paper_bounds
 from vit_plasticity.predictors.bound_holding import holding_bounds
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 from vit_plasticity.vit.families import Attention
 
 
@@ -106,7 +106,7 @@ def one_measurement(task):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    component=st.sampled_from(BLOCK_COMPONENTS),
+    component=st.sampled_from(MEASURABLE),
     seed=st.integers(0, 100),
     size=st.sampled_from([0.01, 0.3, 1, 5]),
     bias=st.sampled_from([0, 1, 20]),

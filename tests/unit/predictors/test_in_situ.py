@@ -6,7 +6,7 @@ from small_vit import small_vit
 
 from vit_plasticity import vit
 from vit_plasticity.predictors import in_situ, plasticity
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 VARIANTS = {
     "vit": {},
@@ -40,7 +40,7 @@ def norm(tokens):
     return tokens.double().flatten(1).norm(dim=1)
 
 
-@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("component", MEASURABLE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_changes_are_those_that_hooks_see(variant, component, monkeypatch):
     monkeypatch.setattr(in_situ, "BATCH", 2)

@@ -9,7 +9,7 @@ from vit_plasticity import vit
 from vit_plasticity.predictors import in_situ, load, points
 from vit_plasticity.predictors.local_plasticity import squared_gains
 from vit_plasticity.runtime.intervals import image_interval
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_local_plasticity_is_the_norm_of_the_whole_jacobian(component, model, da
 
 
 def test_local_plasticity_is_the_root_of_the_mean_over_images(model, dataset):
-    task = task_of(model, dataset, *BLOCK_COMPONENTS, "mha@0", local_images=20)
+    task = task_of(model, dataset, *MEASURABLE, "mha@0", local_images=20)
     rows = [*load("local_plasticity")(task)]
     found = values(rows)
     assert all(value > 0 for value in found.values())

@@ -21,7 +21,7 @@ from vit_plasticity import vit
 from vit_plasticity.analysis import tables
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.predictors import plasticity, points
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
 
@@ -54,7 +54,7 @@ def plain(model, source, target, component):
     return torch.stack(rates).double().detach()
 
 
-@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("component", MEASURABLE)
 def test_golden_rates(component):
     arguments = json.loads((GOLDEN / "model.json").read_text())
     norm = functools.partial(nn.LayerNorm, eps=arguments.pop("layer_norm_eps"))
@@ -67,7 +67,7 @@ def test_golden_rates(component):
     np.testing.assert_allclose(rates.numpy(), expected[component], rtol=1e-5)
 
 
-@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("component", MEASURABLE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_shortcuts_equal_the_definition(variant, component):
     model = small_vit(**VARIANTS[variant])
@@ -76,7 +76,7 @@ def test_shortcuts_equal_the_definition(variant, component):
     torch.testing.assert_close(rates, plain(model, source, target, component), rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("component", MEASURABLE)
 def test_chunks_of_pairs_change_nothing(component, monkeypatch):
     source, target = pairs(7)
     whole = plasticity.rates_of_change(small_vit(), source, target, component)
@@ -85,7 +85,7 @@ def test_chunks_of_pairs_change_nothing(component, monkeypatch):
     torch.testing.assert_close(whole, one_by_one, rtol=1e-6, atol=0)
 
 
-@pytest.mark.parametrize("component", BLOCK_COMPONENTS)
+@pytest.mark.parametrize("component", MEASURABLE)
 def test_one_source_serves_many_targets(component, model):
     source, first = pairs(seed=1)
     _, second = pairs(seed=2)
@@ -121,7 +121,7 @@ def test_rates_scale_with_the_weights(scale, component):
 
 
 @settings(max_examples=10, deadline=None)
-@given(order=st.permutations(range(5)), component=st.sampled_from(BLOCK_COMPONENTS))
+@given(order=st.permutations(range(5)), component=st.sampled_from(MEASURABLE))
 def test_pairs_are_independent_and_symmetric(order, component):
     model, (source, target) = small_vit(), pairs()
     rates = plasticity.rates_of_change(model, source, target, component)

@@ -15,7 +15,7 @@ from vit_plasticity.data.downloads import Source
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit import families
 from vit_plasticity.vit import fetch as fetch_models
-from vit_plasticity.vit.components import BLOCK_COMPONENTS
+from vit_plasticity.vit.components import MEASURABLE
 
 STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workflow" / "studies").glob("paper*.yaml"))]
 PAPER = sorted({entry["timm"] for study in STUDIES for entry in study["catalog"]["models"].values()})
@@ -69,7 +69,7 @@ def test_a_model_of_the_family_has_every_component_in_every_block(tag):
     families.check(model, tag)
     size = vit.preprocessing(model).size
     vit.new_head(model, 7)
-    for component in BLOCK_COMPONENTS:
+    for component in MEASURABLE:
         own = {id(p) for block in model.blocks for p in vit.family(model).part(block, component).parameters()}
         names = vit.train_only(model, component)
         trained = {id(p) for name, p in model.named_parameters() if name in names and name.startswith("blocks.")}
@@ -96,7 +96,7 @@ def test_the_rates_of_a_family_are_those_of_the_definition(tag, patch):
     source, target = torch.randn(2, 3, 3, 2 * patch, 2 * patch)
     with torch.no_grad():
         x, y = vit.embed(model, source), vit.embed(model, target)
-    for component in BLOCK_COMPONENTS:
+    for component in MEASURABLE:
         expected = rates_by_definition(model, x, y, component)
         rates = plasticity.rates_of_change(model, source, target, component)
         torch.testing.assert_close(rates, expected, rtol=1e-4, atol=1e-6)

@@ -11,7 +11,13 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit.families import Attention
 from vit_plasticity.vit.kernels import linear
 
-PATHS = {"ln1": "norm1", "mha": "attn", "ln2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+PATHS = {
+    "ln1": "norm1",
+    "mha": "attn",
+    "ln2": "norm2",
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+}
 """Component → path of its module in a block."""
 
 

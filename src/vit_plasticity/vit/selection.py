@@ -1,0 +1,56 @@
+"""What a component is in a model: its parameters and modules."""
+
+from torch import nn
+
+from vit_plasticity.vit.components import MEASURABLE, WHOLES
+from vit_plasticity.vit.families import family
+
+
+def parameters(model, component):
+    """Name → Parameter of what a Component trains beside the head and the final norm, in the model's order.
+
+    Raises InputError for a range of blocks that the model does not have.
+    """
+    kind, blocks = family(model), family(model).blocks(model)
+    component.blocks(len(blocks))
+    chosen = set()
+    for what, indices in component.terms:
+        some = blocks if indices is None else [blocks[i] for i in indices]
+        chosen |= {id(p) for p in _of_id(kind, model, what, some, everywhere=indices is None)}
+    always = {id(p) for module in kind.head(model) for p in module.parameters()}
+    return {name: p for name, p in model.named_parameters() if id(p) in chosen - always}
+
+
+def _of_id(kind, model, what, blocks, everywhere):
+    """Parameters of one id in some blocks, or everywhere in the model."""
+    if what == "full":
+        return model.parameters()
+    if what == "embed":
+        return [
+            p for part in kind.embedding(model) for p in (part.parameters() if isinstance(part, nn.Module) else [part])
+        ]
+    if what == "bias":
+        owners = [model] if everywhere else blocks
+        return [p for owner in owners for name, p in owner.named_parameters() if name.split(".")[-1].endswith("bias")]
+    return [p for block in blocks for p in _of_block(kind, block, what)]
+
+
+def _of_block(kind, block, what):
+    if what in MEASURABLE:
+        yield from kind.part(block, what).parameters()
+    elif what == "proj":
+        yield from kind.projection(block).parameters()
+    elif what == "qkv":  # all that makes queries, keys and values, their norms too
+        after = {id(p) for p in kind.projection(block).parameters()}
+        yield from (p for p in kind.part(block, "mha").parameters() if id(p) not in after)
+    else:
+        for part in WHOLES.get(what, ()):
+            yield from _of_block(kind, block, part)
+
+
+def modules(model, component):
+    """The module of each block of a Component that is a measurable one, or a range of its blocks; None of others."""
+    if component.base is None:
+        return None
+    kind, blocks = family(model), family(model).blocks(model)
+    return [kind.part(blocks[i], component.base.name) for i in component.blocks(len(blocks))]
