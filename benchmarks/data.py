@@ -17,7 +17,6 @@ from vit_plasticity import vit
 from vit_plasticity.data import batches
 from vit_plasticity.data.images import read_image
 from vit_plasticity.data.registry import Images, Split
-from vit_plasticity.pretrain import build
 from vit_plasticity.runtime.device import select_device
 from vit_plasticity.study.config import settings
 from vit_plasticity.training import step as training
@@ -131,7 +130,7 @@ def photo_split(files):
 
 def demo_model():
     given = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))["pretrain"]
-    return build(settings("pretrain", json.dumps(given)), 10)
+    return vit.new_model(settings("pretrain", json.dumps(given)), 10)
 
 
 def vit_base():

@@ -13,7 +13,6 @@ import pyarrow.parquet as pq
 
 from benchmarks.harness import at_most, stated
 from vit_plasticity import vit
-from vit_plasticity.pretrain import build
 from vit_plasticity.runtime import client
 from vit_plasticity.study.config import settings
 
@@ -25,7 +24,7 @@ def measure():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         small = settings("pretrain", '{"embed_dim": 64, "num_heads": 4}')
-        vit.save(build(small, 10), folder / "model", {"benchmark": True})
+        vit.save(vit.new_model(small, 10), folder / "model", {"benchmark": True})
         command = [sys.executable, "-m", "vit_plasticity.fetch", "dataset", "digits", "--output", folder / "digits"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         cold = [run_cell(folder, "vit_plasticity.finetune", seed) for seed in range(COLD)]

@@ -1,6 +1,7 @@
 """A cell: only its component moves, the same seed gives the same tensors, and an interruption leaves no trace."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ from vit_plasticity.analysis import tables
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study.config import Settings, settings
-from vit_plasticity.training import cell, checkpoints
+from vit_plasticity.training import cell, checkpoints, evaluation
 
 SETTINGS = {"steps": 12, "evaluation_period": 4, "batch_size": 8, "warmup_steps": 2, "lrs": [0.05, 0.2]}
 PARAMS = settings("finetune", json.dumps(SETTINGS))
@@ -200,8 +201,44 @@ def test_bad_settings_stop_at_the_first_line(changes, message, model_folder, dat
     assert not (tmp_path / "cell").exists()
 
 
+def test_other_classes_are_refused_before_any_image_is_read(model_folder, dataset_folder, tmp_path, capsys):
+    """Also where their number is the same: a renamed folder shifts the order of all."""
+    run_main(model_folder, dataset_folder, tmp_path)
+    other = shutil.copytree(dataset_folder, tmp_path / "other")
+    record = json.loads((other / "dataset.json").read_text())
+    names = list(record["classes"])
+    record["classes"] = ["aaa", *names[:-1]]
+    (other / "dataset.json").write_text(json.dumps(record))
+    runs, output = tmp_path / "cell" / "runs.parquet", tmp_path / "e.parquet"
+    arguments = ["--model", model_folder, "--runs", runs, "--on", other, "--output", output]
+    assert cli.run(evaluate.main, [str(a) for a in arguments]) == 2
+    assert f"its class 0 is 'aaa', where the cell was trained {names[0]!r} is" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_the_chosen_run_is_evaluated_in_its_own_precision(model_folder, dataset, dataset_folder, tmp_path, monkeypatch):
+    run_main(model_folder, dataset_folder, tmp_path, "--params", json.dumps(SETTINGS | {"precision": "bf16"}))
+    seen = []
+    logits = vit.logits
+    monkeypatch.setattr(
+        "vit_plasticity.vit.logits", lambda *a, **k: seen.append(torch.is_autocast_enabled("cpu")) or logits(*a, **k)
+    )
+    trained = tmp_path / "cell" / "trained.safetensors"
+    (row,) = evaluation.evaluate(model_folder, trained, [dataset], torch.device("cpu"))
+    runs = pq.read_table(tmp_path / "cell" / "runs.parquet").to_pylist()
+    (chosen,) = (r for r in runs if r["chosen"])
+    assert (row["accuracy"], row["lr"]) == (chosen["test_accuracy"], chosen["lr"])
+    assert set(seen) == {True}
+
+
+def test_a_damaged_file_of_tensors_is_refused(tmp_path):
+    (tmp_path / "trained.safetensors").write_bytes(b"half")
+    with pytest.raises(InputError, match=r"cannot be used \(.*; delete it, and fine-tune the cell again"):
+        evaluation.evaluate(tmp_path, tmp_path / "trained.safetensors", [], torch.device("cpu"))
+
+
 def test_tensors_that_do_not_fit_are_refused(model, tmp_path):
     with pytest.raises(InputError, match="do not fit"):
-        evaluate.restore(model, {"head.weight": torch.zeros(3, 24), "blocks.0.norm1.weight": torch.zeros(5)}, 3)
+        evaluation.restore(model, {"head.weight": torch.zeros(3, 24), "blocks.0.norm1.weight": torch.zeros(5)}, 3)
     with pytest.raises(InputError, match=r"head\.weight is missing"):
-        evaluate.restore(model, {}, 3)
+        evaluation.restore(model, {}, 3)
