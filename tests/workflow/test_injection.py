@@ -62,5 +62,6 @@ def test_paths_reach_their_stage_and_nothing_else(smoke, images, tmp_path):
 )
 def test_planning_runs_nothing(tmp_path, monkeypatch, options):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "study" / EVIL / "a class").mkdir(parents=True)
     assert plan(tmp_path / "study", smoke_config(**options))
     assert not [*tmp_path.rglob("pwned*")]

@@ -120,6 +120,12 @@ def catalog_entry(kind, name):
     return studies.json_text(config["catalog"][kind].get(name))
 
 
+def whole_dataset(wildcards):
+    """The dataset that the catalog draws this one from, if it does."""
+    entry = config["catalog"]["datasets"].get(wildcards.dataset, {})
+    return [f"resources/datasets/{entry['of']}"] if "of" in entry else []
+
+
 DOWNLOADS = download_options()
 
 

@@ -1,4 +1,6 @@
 rule fetch_dataset:
+    input:
+        whole_dataset,
     output:
         directory("resources/datasets/{dataset}"),
     log:

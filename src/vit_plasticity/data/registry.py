@@ -33,15 +33,19 @@ _COLUMNS = ["name", "format", "classes", "train", "val", "test", "short_side"]
 _COLUMNS += ["file", "url", "checksum", "bytes", "licence", "source", "note"]
 _CATALOG = {
     "imagefolder": "{imagefolder: /path/to/folder}",
+    "of": "{of: cifar10, per_class: 20, seed: 0}",
     "fractals": "{fractals: {classes: 32, images_per_class: 150, image_size: 32, seed: 0}}",
 }
-_FOLDER = {
+_ALLOWED = {
     "imagefolder": ("a path", lambda value: isinstance(value, str) and value),
     "short_side": ("a count of pixels", lambda value: type(value) is int and value > 0),
     "smallest_class": ("a count of images", lambda value: type(value) is int and value > 0),
     "may_leave_out": ("a share from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1),
+    "of": ("the name of another dataset", lambda value: isinstance(value, str) and _NAME.fullmatch(value)),
+    "per_class": ("a count of images, 2 or more", lambda value: type(value) is int and value >= 2),
+    "seed": ("a whole number from 0 to 4294967295", lambda value: type(value) is int and 0 <= value < 2**32),
 }
-"""Key of a folder of images → (what it must be, a test of that)."""
+"""Key of a catalog entry → (what it must be, a test of that)."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def lookup(name, catalog=None):
     if name in catalog and name in known:
         raise InputError(f"dataset {name!r} is built in; give the catalog entry another name")
     if name in catalog:
-        return _catalog_entry(name, catalog[name])
+        return _catalog_entry(name, catalog[name], catalog)
     if name in known:
         return known[name]
     close = difflib.get_close_matches(name, [*known, *catalog], n=3, cutoff=0.5)
@@ -107,6 +111,22 @@ def lookup(name, catalog=None):
         f"unknown dataset {name!r}: {hint}Choose from {', '.join([*patterns, *catalog])}; "
         f"or define it in catalog.datasets, e.g. {name}: {_CATALOG['imagefolder']}"
     )
+
+
+def problem(entry, *, trained):
+    """Why a dataset cannot serve, as far as that can be known before it is fetched; None if nothing speaks against it.
+
+    trained: whether cells are to be trained on it.
+    """
+    if entry.format == "imagefolder":
+        folder = Path(entry.options["path"]).expanduser()
+        if not folder.is_dir():
+            return f"the folder {folder} does not exist (seen from {Path.cwd()})"
+        if trained and not any(path.is_dir() for path in folder.iterdir()):
+            return f"{folder} has no folders of classes; without them it serves as a source of plasticity only"
+    if trained and entry.format == "imagenet":
+        return "it has a test split only, so it serves as a source of plasticity only"
+    return None
 
 
 def registry():
@@ -254,7 +274,7 @@ def _int(text):
     return int(text) if text else None
 
 
-def _catalog_entry(name, given):
+def _catalog_entry(name, given, catalog):
     if not isinstance(given, dict) or len(given.keys() & _CATALOG.keys()) != 1:
         raise InputError(f"catalog.datasets.{name}: got {given!r}; write one of {' or '.join(_CATALOG.values())}")
     if "fractals" in given:
@@ -264,11 +284,44 @@ def _catalog_entry(name, given):
             raise InputError(f"catalog.datasets.{name}: got {given!r}; a map fractals may hold {', '.join(allowed)}")
         FractalParams(**options)
         return replace(registry()["fractals"], name=name, options=options)
-    options = {"short_side": SHORT_SIDE} | given
-    if unknown := given.keys() - _FOLDER.keys():
-        raise InputError(f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are {', '.join(_FOLDER)}")
-    if wrong := [key for key, value in options.items() if not _FOLDER[key][1](value)]:
-        raise InputError(f"catalog.datasets.{name}: {wrong[0]} must be {_FOLDER[wrong[0]][0]}, got {given!r}")
+    if "of" in given:
+        options = _options(name, {"seed": 0} | given, ("of", "per_class", "seed"))
+        return _subset(name, options, catalog)
+    options = _options(name, {"short_side": SHORT_SIDE} | given, [*_ALLOWED][:4])
     short_side, path = options.pop("short_side"), options.pop("imagefolder")
     options["path"] = path
     return DatasetEntry(name, "imagefolder", options=options, short_side=short_side, source=f"the folder {path}")
+
+
+def _options(name, options, allowed):
+    """The options of a catalog entry, of which those without a default must be given."""
+    if unknown := options.keys() - set(allowed):
+        raise InputError(f"catalog.datasets.{name}: unknown key {min(unknown)!r}; allowed are {', '.join(allowed)}")
+    if "of" in options and "per_class" not in options:
+        raise InputError(f"catalog.datasets.{name}: per_class is missing; write {_CATALOG['of']}")
+    for key, value in options.items():
+        if not _ALLOWED[key][1](value):
+            raise InputError(f"catalog.datasets.{name}: {key} must be {_ALLOWED[key][0]}, got {value!r}")
+    return options
+
+
+def _subset(name, options, catalog):
+    """The entry of a subset. Whether a whole that is not built in is there shows when it is read."""
+    whole = options["of"]
+    if whole == name or "of" in (catalog.get(whole) or {}):
+        raise InputError(f"catalog.datasets.{name}: of {whole!r}, which is no whole dataset; name one that is")
+    source = f"{options['per_class']} images per class of {whole}, seed {options['seed']}"
+    built_in = registry().get(whole)
+    if built_in is None or not built_in.classes:
+        return DatasetEntry(name, "subset", options=options, source=source)
+    val = max(1, round(0.2 * options["per_class"]))
+    sizes = {"train": built_in.classes * (options["per_class"] - val), "val": built_in.classes * val}
+    return DatasetEntry(
+        name,
+        "subset",
+        options=options,
+        classes=built_in.classes,
+        sizes=sizes | {key: n for key, n in built_in.sizes.items() if key == "test"},
+        licence=built_in.licence,
+        source=f"{source}: {built_in.source}",
+    )

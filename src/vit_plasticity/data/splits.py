@@ -35,12 +35,19 @@ def held_out(labels, fraction, seed=0):
     Raises ValueError for a class of one image.
     """
     labels = np.asarray(labels)
+    for label, count in zip(*np.unique(labels, return_counts=True), strict=True):
+        if count < 2:
+            raise ValueError(f"class {label} has {count} image, too few to be split")
     chosen = np.zeros(len(labels), bool)
+    chosen[draw(labels, lambda n: min(max(1, round(fraction * n)), n - 1), seed)] = True
+    return chosen
+
+
+def draw(labels, count, seed):
+    """Indices, sorted, of `count(n)` images of each class of n, drawn as `held_out` draws."""
+    drawn = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        if len(members) < 2:
-            raise ValueError(f"class {label} has {len(members)} image, too few to be split")
-        count = min(max(1, round(fraction * len(members))), len(members) - 1)
         order = np.argsort(np.random.PCG64([seed, int(label)]).random_raw(len(members)), kind="stable")
-        chosen[members[order[:count]]] = True
-    return chosen
+        drawn.append(members[order[: count(len(members))]])
+    return np.sort(np.concatenate(drawn))

@@ -13,6 +13,7 @@ import shutil
 import sys
 from contextlib import contextmanager, suppress
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def create(folder, name, *, source, licence):
         if temporary is None:
             yield None
             return
-        writer = Writer(temporary, name)
+        writer = Writer(temporary, name, Path(folder))
         try:
             yield writer
             writer.finish(source, licence)
@@ -44,8 +45,8 @@ class Writer:
     classes: the class names, to be set by who adds images. scratch: a folder for what is unpacked on the way.
     """
 
-    def __init__(self, folder, name):
-        self._folder, self._name = folder, name
+    def __init__(self, folder, name, output):
+        self._folder, self._name, self._output = folder, name, output
         self._splits, self._notes = {}, {}
         self.classes = []
         self.scratch = folder / "scratch"
@@ -60,6 +61,10 @@ class Writer:
         if split not in self._splits:
             self._splits[split] = _SplitWriter(self._folder, split)
         self._splits[split].extend(images, labels)
+
+    def beside(self, name):
+        """The folder of another dataset in the folder where this one will be."""
+        return self._output.with_name(name)
 
     def note(self, key, value, text):
         """Keep `value` (for JSON) under `key` in the dataset's record, and say it on stderr in a line that begins with

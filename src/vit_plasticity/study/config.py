@@ -107,15 +107,7 @@ def _meaning_problems(config):
     for path, name in _names_of_models(config):
         if name not in models:
             yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"
-    seen = set()
-    for path, name in _names_of_datasets(config):
-        if name in seen:
-            continue
-        seen.add(name)
-        try:
-            datasets.lookup(name, catalog["datasets"])
-        except InputError as error:
-            yield f"{path}: {error}"
+    yield from _dataset_problems(config)
     for name in config["overrides"]:
         if name not in config["datasets"] and name not in models:
             known = [*config["datasets"], *models]
@@ -126,6 +118,37 @@ def _meaning_problems(config):
             known = schema.suggest(name, config["datasets"])
             yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
+
+
+def _dataset_problems(config):
+    """What is wrong with datasets, as far as the catalog, the table and the disk tell before one is fetched."""
+    entries = {}
+    for path, name in _names_of_datasets(config):
+        if name in entries:
+            continue
+        try:
+            entries[name] = entry = datasets.lookup(name, config["catalog"]["datasets"])
+        except InputError as error:
+            entries[name] = None
+            yield f"{path}: {error}"
+            continue
+        made = Path("resources", "datasets", name).exists()
+        if not made and (problem := datasets.problem(entry, trained=name in config["datasets"])):
+            yield f"{path}: dataset {name}: {problem}"
+    for model, name in itertools.product(config["models"], config["datasets"]):
+        train = entries[name].sizes.get("train") if entries[name] else None
+        batch = stage_settings(config, "finetune", name, model)["batch_size"]
+        if train and batch > train:
+            yield f"finetune.batch_size: got {batch} for {model} on {name}, which has {train} training images"
+    for i, evaluation in enumerate(config["evaluate_on"]):
+        trained = entries.get(evaluation["trained_on"])
+        for name in evaluation["tested_on"]:
+            tested = entries[name]
+            if trained and tested and trained.classes and tested.classes and trained.classes != tested.classes:
+                yield (
+                    f"evaluate_on[{i}].tested_on: {name} has {tested.classes} classes, {trained.name} has "
+                    f"{trained.classes}; a cell is tested on the classes that it was trained on"
+                )
 
 
 def _settings_problems(config):
@@ -166,6 +189,9 @@ def _names_of_datasets(config):
     yield "plasticity.source", config["plasticity"]["source"]
     for i, entry in enumerate(config["evaluate_on"]):
         yield from ((f"evaluate_on[{i}].tested_on[{k}]", name) for k, name in enumerate(entry["tested_on"]))
+    for name, entry in config["catalog"]["datasets"].items():
+        if "of" in entry:
+            yield f"catalog.datasets.{name}.of", entry["of"]
     for model in {name for _, name in _names_of_models(config)} & config["catalog"]["models"].keys():
         if "pretrain" in config["catalog"]["models"][model]:
             yield f"catalog.models.{model}.pretrain.dataset", config["catalog"]["models"][model]["pretrain"]["dataset"]

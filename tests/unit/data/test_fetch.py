@@ -78,6 +78,47 @@ def test_fractals_by_catalog(get):
     assert dataset.classes == ("ifs00000", "ifs00001", "ifs00002")
 
 
+def test_a_subset_is_balanced_seeded_and_keeps_the_test_split(get):
+    whole = get("cifar10")
+    catalog = {"few": {"of": "cifar10", "per_class": 5}, "other": {"of": "cifar10", "per_class": 5, "seed": 1}}
+    few, other = get("few", catalog), get("other", catalog)
+    assert sizes(few) == {"train": 40, "val": 10, "test": 20} and few.classes == whole.classes
+    for split, each in (("train", 4), ("val", 1)):
+        assert (np.bincount(few.split(split).labels) == each).all()
+    assert (few.split("test").images.uniform == whole.split("test").images.uniform).all()
+    known = {image.tobytes() for split in ("train", "val") for image in whole.split(split).images.uniform}
+    drawn = [image.tobytes() for split in ("train", "val") for image in few.split(split).images.uniform]
+    assert len(set(drawn)) == 50 and set(drawn) <= known and recognisable(few) and recognisable(few, "val")
+    assert few.fingerprint != other.fingerprint and few.fingerprint == get("few", catalog).fingerprint
+
+
+def test_a_subset_makes_what_it_is_drawn_from(get, tmp_path):
+    few = get("few", {"few": {"of": "digits", "per_class": 2}})
+    assert sizes(few) == {"train": 10, "val": 10, "test": 359}
+    assert open_dataset(tmp_path / "datasets" / "digits").name == "digits"
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"of": "digits", "per_class": 142}, r"class 8 \(139\), 9 \(144\)|too few images in train and val of digits"),
+        ({"of": "nowhere", "per_class": 2}, "nowhere is not a complete dataset"),
+        ({"of": "few", "per_class": 2}, "which is no whole dataset"),
+        ({"of": "digits", "per_class": 1}, "per_class must be a count of images, 2 or more, got 1"),
+        ({"of": "digits"}, "per_class is missing"),
+        (
+            {"of": "digits", "per_class": 2, "short_side": 3},
+            "unknown key 'short_side'; allowed are of, per_class, seed",
+        ),
+        ({"of": "digits", "per_class": 2, "seed": -1}, "seed must be a whole number"),
+        ({"of": "../x", "per_class": 2}, "of must be the name of another dataset"),
+    ],
+)
+def test_a_subset_that_cannot_be_is_refused(get, entry, message):
+    with pytest.raises(InputError, match=message):
+        get("few", {"few": entry})
+
+
 # The paper's datasets, each from its original format
 
 EXPECTED = {
