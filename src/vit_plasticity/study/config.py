@@ -6,6 +6,7 @@ Neither torch nor pandas is imported here: this module runs each time that the w
 import itertools
 import json
 import types
+from pathlib import Path
 
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime.cli import InputError
