@@ -80,9 +80,9 @@ class Cell:
 
     def __init__(self, model, dataset, component, seed, params, folder, keys, schedule, device, threads=1):
         vit.new_head(model, len(dataset.classes))
+        vit.train_only(model, component)
         self.model, self.dataset, self.params = vit.prepare(model.to(device)), dataset, params
         self.folder, self.keys, self.schedule, self.device = Path(folder), keys, schedule, device
-        vit.train_only(model, component)
         if params.compile:
             vit.compile_blocks(model)
         self.pristine = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}

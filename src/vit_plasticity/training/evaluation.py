@@ -4,6 +4,7 @@ splits of the same classes."""
 from vit_plasticity import vit
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.training import checkpoints, step
+from vit_plasticity.vit import adapters
 
 
 def evaluate(model_folder, trained, datasets, device):
@@ -38,6 +39,7 @@ def restore(model, trained, n_classes):
     Raises InputError for tensors that the model lacks, of another shape, or without the head.
     """
     vit.new_head(model, n_classes)
+    adapters.add_for(model, trained)
     own = model.state_dict()
     wrong = [name for name, tensor in trained.items() if name not in own or own[name].shape != tensor.shape]
     if wrong or "head.weight" not in trained:

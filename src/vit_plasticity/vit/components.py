@@ -1,5 +1,6 @@
 """The vocabulary: the components of a Vision Transformer, by what is trained. Standard library only.
 
+``lora8:`` before a name trains low-rank adapters of rank 8 on its linear layers in place of the layers themselves.
 A name is a sum of terms, such as ``mha+fc1``. A term is an id, in all blocks or in a range of them: ``mha``,
 ``mha@0-5``, ``mha@11``. Each set of parameters has exactly one name; `parse` refuses every other and says the right
 one. The number of blocks is the model's: that a range ends below it is checked where the model is known.
@@ -41,10 +42,14 @@ ALONE = ("full", "head")
 IN_BLOCKS = tuple(id for id in LABELS if id not in ("embed", *ALONE))
 """Ids of which a range of blocks can be named."""
 
-PATTERN = r"[a-z0-9+@-]+"
+LINEAR = ("mha", "qkv", "proj", "fc1", "fc2", "ffn")
+"""Ids with linear layers, which can have adapters."""
+
+PATTERN = r"[a-z0-9:+@-]+"
 """A regular expression that every name matches; its characters are safe in paths and in a shell."""
 
 _TERM = re.compile(r"([^@]*)(?:@([0-9]{1,3})(?:-([0-9]{1,3}))?)?")
+_ADAPTED = re.compile(r"lora([0-9]{1,4}):")
 _PARTS_OF_BLOCKS = tuple(id for id in IN_BLOCKS if id not in (*WHOLES, "bias"))
 
 
@@ -53,26 +58,30 @@ class Component:
     """What is trained, by its name; made by `parse`.
 
     terms: (id, blocks) each, blocks a tuple of consecutive indices, or None for all.
+    rank: of low-rank adapters, or None where the parameters themselves train.
     """
 
     name: str
     terms: tuple
+    rank: int | None = None
 
     @property
     def parts(self):
         """The terms of a sum as Components, each with a name of its own; of a single term itself alone."""
-        return tuple(parse(_written(*term)) for term in self.terms)
+        return tuple(parse(_adapted(self.rank) + _written(*term)) for term in self.terms)
 
     @property
     def label(self):
         """The name in figures: ``mha@0-5+fc1`` → ``MHA 0-5+FC1``."""
-        return "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms)
+        terms = "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms)
+        return terms if self.rank is None else f"LoRA-{self.rank} {terms}"
 
     @property
     def order(self):
-        """Sort key: single ids in the order of the vocabulary, each before its ranges of blocks; then sums."""
+        """Sort key: single ids in the order of the vocabulary, each before its ranges of blocks; then sums; then
+        adapters."""
         ids = list(LABELS)
-        return len(self.terms), [(ids.index(id), blocks or ()) for id, blocks in self.terms]
+        return self.rank or 0, len(self.terms), [(ids.index(id), blocks or ()) for id, blocks in self.terms]
 
     @property
     def measurable(self):
@@ -81,9 +90,10 @@ class Component:
 
     @property
     def base(self):
-        """The measurable Component that it is, or is a range of blocks of; None for what is neither."""
+        """The measurable Component that it is, or is a range of blocks of; None for what is neither, and for
+        adapters."""
         ids = {id for id, _ in self.terms}
-        return parse(*ids) if len(ids) == 1 and ids < {*MEASURABLE} else None
+        return parse(*ids) if self.rank is None and len(ids) == 1 and ids < {*MEASURABLE} else None
 
     def blocks(self, n_blocks):
         """Indices of the blocks, of a model of `n_blocks`, in which something of it trains; none of `embed`, `head`.
@@ -101,7 +111,10 @@ class Component:
         return sorted(used)
 
     def parameters(self, model):
-        """Its parameters of a model by their names, in the model's order, without head and final norm."""
+        """Its parameters of a model by their names, in the model's order, without head and final norm.
+
+        Those of adapters are had once `vit.train_only` has put them on; before there are none.
+        """
         from vit_plasticity.vit import selection  # needs torch, which names do not
 
         return selection.parameters(model, self)
@@ -119,19 +132,28 @@ def parse(name):
 
     Raises ValueError for an unknown id, for a range of blocks of what is not in blocks, and for what has another name.
     """
-    terms = [_term(name, text) for text in name.split("+")]
+    adapted = _ADAPTED.match(name)
+    rank = int(adapted[1]) if adapted else None
+    terms = [_term(name, text) for text in name[adapted.end() if adapted else 0 :].split("+")]
     ids = [id for id, _ in terms]
     if len(terms) > 1 and "full" in ids:
         raise ValueError(f"component {name!r}: full is everything already and cannot be part of a sum")
     if len(terms) > 1 and "head" in ids:
         raise ValueError(f"component {name!r}: every component trains the head; leave it out of the sum")
+    if adapted and (without := [id for id in ids if id not in LINEAR]):
+        raise ValueError(
+            f"component {name!r}: {without[0]} has no linear layers of blocks, which adapters are for; choose from "
+            f"{', '.join(LINEAR)}, their ranges of blocks and sums"
+        )
+    if rank == 0:
+        raise ValueError(f"component {name!r}: the rank of adapters is at least 1, such as lora8:mha")
     ordered = _canonical(terms)
-    right = "+".join(_written(*term) for term in ordered)
+    right = _adapted(rank) + "+".join(_written(*term) for term in ordered)
     if name != right and set(terms) == set(ordered):
         raise ValueError(f"component {name!r}: name each id once, in this order: {right}")
     if name != right:
         raise ValueError(f"component {name!r} is called {right}; each set of parameters has one name")
-    return Component(name, ordered)
+    return Component(name, ordered, rank)
 
 
 def measurable(names):
@@ -148,7 +170,7 @@ def _term(name, text):
         ids = [*MEASURABLE, "embed", *ALONE]
         raise ValueError(
             f"unknown component {id!r}; choose from {', '.join(ids)}, {', '.join(i for i in LABELS if i not in ids)}, "
-            "a range of blocks such as mha@0-5 or mha@11, or a sum such as mha+fc1"
+            "a range of blocks such as mha@0-5 or mha@11, a sum such as mha+fc1, or adapters such as lora8:mha"
             f"{f'; did you mean {close[0]}?' if close else ''}"
         )
     if first is None:
@@ -188,6 +210,10 @@ def _runs(blocks):
     starts = sorted(b for b in blocks if b - 1 not in blocks)
     ends = sorted(b for b in blocks if b + 1 not in blocks)
     return [tuple(range(a, b + 1)) for a, b in zip(starts, ends, strict=True)]
+
+
+def _adapted(rank):
+    return "" if rank is None else f"lora{rank}:"
 
 
 def _written(id, blocks, sign="@"):

@@ -4,7 +4,7 @@ Dimensions: B images, S pixels a side, L tokens (class and register tokens first
 """
 
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit import components, kernels
+from vit_plasticity.vit import adapters, components, kernels, selection
 from vit_plasticity.vit.families import family
 
 
@@ -34,10 +34,15 @@ def train_only(model, component):
     """Let the component train, with the head and the final norm, and freeze everything else; return the names that
     train.
 
-    component: its name. Raises ValueError for an unknown one (see `components.parse`), InputError for a range of blocks
-    that the model does not have.
+    component: its name. Adapters that it asks for are put on, and those of before taken off; `prepare` comes after.
+    Raises ValueError for an unknown one (see `components.parse`), InputError for a range of blocks that the model does
+    not have.
     """
-    own = components.parse(component).parameters(model)
+    chosen = components.parse(component)
+    adapters.remove(model)
+    if chosen.rank is not None:
+        adapters.add(model, selection.linear_layers(model, chosen), chosen.rank)
+    own = chosen.parameters(model)
     model.requires_grad_(False)
     for part in [*own.values(), *family(model).head(model)]:
         part.requires_grad_(True)

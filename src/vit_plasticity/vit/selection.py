@@ -2,6 +2,7 @@
 
 from torch import nn
 
+from vit_plasticity.vit import adapters
 from vit_plasticity.vit.components import MEASURABLE, WHOLES
 from vit_plasticity.vit.families import family
 
@@ -13,6 +14,10 @@ def parameters(model, component):
     """
     kind, blocks = family(model), family(model).blocks(model)
     component.blocks(len(blocks))
+    if component.rank is not None:
+        layers = linear_layers(model, component)
+        of_adapters = {name for name, layer in adapters.names(model).items() if layer in layers}
+        return {name: p for name, p in model.named_parameters() if name in of_adapters}
     chosen = set()
     for what, indices in component.terms:
         some = blocks if indices is None else [blocks[i] for i in indices]
@@ -46,6 +51,19 @@ def _of_block(kind, block, what):
     else:
         for part in WHOLES.get(what, ()):
             yield from _of_block(kind, block, part)
+
+
+def linear_layers(model, component):
+    """Names of the linear layers of a Component's blocks, in the model's order."""
+    kind, blocks = family(model), family(model).blocks(model)
+    component.blocks(len(blocks))
+    chosen = set()
+    for what, indices in component.terms:
+        for i in range(len(blocks)) if indices is None else indices:
+            chosen |= {id(p) for p in _of_block(kind, blocks[i], what)}
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    found = [name for name, module in linear.items() if id(module.weight) in chosen]
+    return [name.removesuffix(".base_layer") for name in found]
 
 
 def modules(model, component):

@@ -57,7 +57,7 @@ def assert_equal_cells(a, b):
     assert all(torch.equal(a[2][name], b[2][name]) for name in a[2])
 
 
-@pytest.mark.parametrize("component", ["ln1", "mha", "fc2", "embed", "full", "mha+fc1"])
+@pytest.mark.parametrize("component", ["ln1", "mha@1", "embed", "full", "mha+fc1", "head", "lora2:fc2"])
 def test_a_cell_saves_what_it_trained_and_nothing_else(component, dataset, tmp_path):
     _, _, trained = trained_cell(dataset, tmp_path / "w", component)
     names = vit.train_only(small_vit(), component)

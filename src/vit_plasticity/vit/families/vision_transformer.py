@@ -124,6 +124,7 @@ class VisionTransformers:
         through the feed-forward layer."""
         tokens = self.embed(model, images)
         reads_class_token = model.global_pool == "token" and model.attn_pool is None
+        reads_class_token &= isinstance(model.blocks[-1].attn.qkv, nn.Linear)  # an adapter is called as a whole
         blocks = [*model.blocks[:-1], _ClassTokenBlock(model.blocks[-1])] if reads_class_token else model.blocks
         for block in blocks:
             tokens = checkpoint(block, tokens, use_reentrant=False) if recompute else block(tokens)
