@@ -5,12 +5,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from vit_plasticity.analysis import html, judge, predictor_table, schemas, summary, tables
+from vit_plasticity.analysis import answer, html, judge, matrix, predictor_table, schemas, summary, tables
 from vit_plasticity.runtime.files import atomic
 from vit_plasticity.study.grid import PAGES
 
 PASSED_ON = ("rates_by_block", "probe", "finetune", "history", "shifted")
 """Tables that are their stages' rows, joined."""
+
+_KINDS = {"regret": {"ci_low": "points", "ci_high": "points"}}
+"""Page → column → kind, where a column is of another kind there than elsewhere."""
 
 
 def analyse(rows, settings):
@@ -51,5 +54,15 @@ def write(folder, results, *, study, rev, settings, sources):
         if name in PAGES:
             if name == "predictors":
                 table = table.filter(pc.is_null(table["block"])).drop_columns("block")
-            with atomic(Path(folder, f"{name}.html")) as temporary:
-                temporary.write_text(html.page(table, f"{study}: {name}", PAGES[name]), encoding="utf-8")
+            _write_text(folder, f"{name}.html", html.page(table, f"{study}: {name}", PAGES[name], _KINDS.get(name)))
+    text = answer.sections(results, sources, study)
+    found = matrix.matrices(results["summary"], results["ranking"])
+    _write_text(folder, "answer.html", answer.to_html(text, results, study))
+    _write_text(folder, "answer.rst", answer.to_rst(text))
+    _write_text(folder, "accuracy.tex", matrix.to_latex(found))
+    _write_text(folder, "accuracy.csv", matrix.to_csv(found))
+
+
+def _write_text(folder, name, text):
+    with atomic(Path(folder, name)) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ Keys come first. Accuracies lie in [0, 1]; null stands for what does not exist (
 
 import pyarrow as pa
 
+from vit_plasticity.analysis import dictionary
 from vit_plasticity.runtime.cli import InputError
 
 _GROUP = "model dataset component"
@@ -46,15 +47,8 @@ UNIQUE = {
 }
 """Table → the columns that identify a row."""
 
-_KINDS = {
-    pa.string(): "model dataset component outcome evaluated_on predictor predictor_a predictor_b rule scope statistic "
-    "component_a component_b git_commit device",
-    pa.int64(): "block pair source_image target_image seed n n_iter n_pairs n_train n_val n_test n_features steps "
-    "steps_trained best_step n_parameters n_trained batch_size step n_seeds n_runs n_diverged n_blocks n_datasets",
-    pa.bool_(): "chosen converged",
-}
-_TYPES = {column: kind for kind, names in _KINDS.items() for column in names.split()}
-"""Column → type, for all but the measurements, which are float64."""
+_TYPES = {"text": pa.string(), "whole": pa.int64(), "truth": pa.bool_()}
+"""Kind of a column → its type, for all but the measurements, which are float64."""
 
 
 def columns(name):
@@ -64,7 +58,7 @@ def columns(name):
 
 def schema(name):
     """The Arrow schema of a table."""
-    return pa.schema([(column, _TYPES.get(column, pa.float64())) for column in columns(name)])
+    return pa.schema([(column, _TYPES.get(dictionary.COLUMNS[column].kind, pa.float64())) for column in columns(name)])
 
 
 def conform(table, name):

@@ -48,6 +48,9 @@ PAGES = {
 TABLES = ("rates_by_block", "finetune", "history", "probe", "shifted", *PAGES)
 """The tables of a study."""
 
+TEXTS = ("answer.html", "answer.rst", "accuracy.tex", "accuracy.csv")
+"""What `correlate` writes beside its tables: the front page, its text for the report, and the accuracy matrix."""
+
 FIGURES = {
     "plasticity_by_component": "Plasticity",
     "plasticity_by_depth": "Plasticity",
@@ -64,7 +67,7 @@ FIGURES = {
 }
 """The figures of a study → their category in the report."""
 
-REPORTED = {f"tables/{name}.html": "Tables" for name in PAGES}
+REPORTED = {"tables/answer.html": "Answer"} | {f"tables/{name}.html": "Tables" for name in PAGES}
 REPORTED |= {f"figures/{name}.png": category for name, category in FIGURES.items()}
 """Files below a study's folder that its report shows → their category."""
 
@@ -75,7 +78,11 @@ _KINDS = {
 
 def tables():
     """The files that `correlate` writes, below a study's folder."""
-    return [*(f"tables/{name}.parquet" for name in TABLES), *(f"tables/{name}.html" for name in PAGES)]
+    return [
+        *(f"tables/{name}.parquet" for name in TABLES),
+        *(f"tables/{name}.html" for name in PAGES),
+        *(f"tables/{name}" for name in TEXTS),
+    ]
 
 
 def figures():

@@ -323,11 +323,11 @@ def test_the_pages_are_escaped_and_labelled(results, tmp_path):
     grid = {"models": ["m"], "datasets": ["d"], "components": ["mha", "mha+fc1", "embed"], "seeds": [0]}
     write_study(tmp_path / "r", **grid, lrs=LRS, steps=5, every=5, study=nasty)
     run(tmp_path / "t", "--results", tmp_path / "r", study=nasty)
-    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == set(layout.PAGES)
+    assert {path.stem for path in (tmp_path / "t").glob("*.html")} == {*layout.PAGES, "answer"}
     for path in (tmp_path / "t").glob("*.html"):
-        assert "<script" not in path.read_text() and "&lt;script&gt;" in path.read_text()
+        assert "<script>alert" not in path.read_text() and "&lt;script&gt;" in path.read_text()
     page = (tmp_path / "t/summary.html").read_text()
-    assert '<td class="text">MHA+FC1</td>' in page and "nan" not in page.lower()
+    assert '<td class="text">MHA+FC1</td>' in page and ">nan" not in page.lower()
 
 
 def test_the_same_input_gives_the_same_files(results, tmp_path):
