@@ -35,9 +35,7 @@ class Trial:
             batch_size=self.batch_size, crop_scale=self.settings(1, 1.0).crop_scale, flip=flip, device=device,
             threads=threads,
         )  # fmt: skip
-        self.pixels = {
-            name: batches.evaluation_pixels(dataset.split(name).images, self.preprocessing) for name in ("val", "test")
-        }
+        self.pixels = {name: batches.kept(dataset.split(name).images, self.preprocessing) for name in ("val", "test")}
 
     def settings(self, steps, lr):
         """The settings of one run."""

@@ -15,6 +15,8 @@ from torch.nn import functional
 _ORDER, _CROPS = 0, 1  # independent random streams of one key
 SMALL = 64
 """Up to this side, in pixels, of images of one size and of crops, matrix products beat resizing one by one on a CPU."""
+KEPT = 2**31
+"""Bytes of images, ready for the model, that are kept to be evaluated again: 14,000 images of 224 pixels."""
 LONG = 8
 """Of images longer than this many times their width, evaluation resizes only what it keeps: memory has a bound."""
 
@@ -194,10 +196,17 @@ def _kernel(t, interpolation):
     return torch.where(t < 1, near, torch.where(t < 2, far, 0))
 
 
+def kept(images, preprocessing, most=KEPT):
+    """For images that are evaluated more than once: their `evaluation_pixels` if these have at most `most` bytes, else
+    the images themselves, so that memory does not grow with their number. `evaluation` gives the same for both."""
+    small = len(images) * 3 * preprocessing.size**2 <= most
+    return evaluation_pixels(images, preprocessing) if small else images
+
+
 def evaluation(images, preprocessing, *, batch_size=256, device="cpu", indices=None):
     """Batches of images as evaluation sees them, in order: yields (B, 3, S, S) float32, normalised, on the device.
 
-    images: those of a split, of which `indices` are taken (default: all); or the `evaluation_pixels` of some, where
+    images: those of a split, of which `indices` are taken (default: all); or `kept` ones, where
     they are evaluated more than once.
     """
     indices = np.arange(len(images)) if indices is None else np.asarray(indices)

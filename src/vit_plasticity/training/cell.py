@@ -118,10 +118,10 @@ class Cell:
         return rows, history, None if best is None else self._file(best, "tensors").path
 
     def evaluate(self, name):
-        """(loss, accuracy) on a split, whose pixels are prepared at the first call and kept."""
+        """(loss, accuracy) on a split, whose pixels are prepared at the first call and, if they are few, kept."""
         if name not in self.pixels:
             split = self.dataset.split(name)
-            self.pixels[name] = batches.evaluation_pixels(split.images, self.preprocessing), torch.tensor(split.labels)
+            self.pixels[name] = batches.kept(split.images, self.preprocessing), torch.tensor(split.labels)
         pixels, labels = self.pixels[name]
         return step.evaluate(self.model, pixels, labels, self.preprocessing, precision=self.params.precision)
 
