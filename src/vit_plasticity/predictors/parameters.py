@@ -10,4 +10,4 @@ from vit_plasticity.predictors.task import by_parameters
 def parameters(task):
     """log10 of how many values a component trains, without head and final norm; of every block, and of all."""
     sizes = {name: values.numel() for name, values in task.model.named_parameters()}
-    return by_parameters(task, lambda names: math.log10(sum(sizes[name] for name in names)))
+    return by_parameters(task, lambda names: math.log10(sum(sizes[name] for name in names)), of_masked=math.log10)

@@ -89,15 +89,22 @@ class Task(Ledger):
         return points.token_sizes(self.model, (self.source, used[0]), [(self.target, used[1])])
 
 
-def by_parameters(task, value_of, *, averaged=False, **columns):
+def by_parameters(task, value_of, *, averaged=False, of_masked=lambda n: None, **columns):
     """Rows of every component as a whole and of each of its blocks, by the parameters that it trains.
 
     value_of: names of parameters → value. averaged: the whole is the mean of the blocks' values, in which what lies
-    outside of blocks counts as one more block, instead of the value of all parameters. A component without parameters
-    of its own (head) has null, and so has a mean with a null in it.
+    outside of blocks counts as one more block, instead of the value of all parameters. of_masked: number of values →
+    value, for components of which some values alone train. A component without parameters of its own (head) has null,
+    and so has a mean with a null in it.
     """
     home = {id(p): i for i, block in enumerate(vit.family(task.model).blocks(task.model)) for p in block.parameters()}
     for component in task.components:
+        if component.size is not None:
+            blocks = component.blocks(task.n_blocks)
+            sizes = {None: component.size * len(blocks)} | dict.fromkeys(blocks, component.size)
+            for block, size in sizes.items():
+                yield {"component": component.name, "block": block, "value": of_masked(size)} | columns
+            continue
         names = {}  # block, or None → names
         for name, parameter in component.parameters(task.model).items():
             names.setdefault(home.get(id(parameter)), []).append(name)

@@ -27,6 +27,7 @@ from vit_plasticity.runtime.device import device_name
 from vit_plasticity.runtime.files import atomic
 from vit_plasticity.study.grid import RUN_FILES
 from vit_plasticity.training import checkpoints, run, step
+from vit_plasticity.vit import masks
 
 OUTPUTS = tuple(RUN_FILES.values())
 
@@ -174,7 +175,7 @@ class Cell:
             "duration_s": one.duration_s,
             "peak_memory_mb": step.peak_memory_mb(self.device),
             "n_parameters": sum(p.numel() for p in self.model.parameters()),
-            "n_trained": sum(p.numel() for p in one.trained.values()),
+            "n_trained": masks.n_trained(self.model),
             **{f"n_{name}": len(self.dataset.split(name).labels) for name in ("train", "val", "test")},
             "batch_size": self.params.batch_size,
             "git_commit": tables.provenance()["git_commit"],

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vit_plasticity.training import step as training
+from vit_plasticity.vit import masks
 
 STEP_COLUMNS = ("loss", "gradient_norm", "step_lr")
 EVALUATION_COLUMNS = ("val_loss", "val_accuracy")
@@ -29,6 +30,7 @@ class Run:
         self.optimizer = training.make_optimizer(
             self.trained.values(), params.optimizer, lr, momentum=params.momentum, weight_decay=params.weight_decay
         )
+        masks.hold(model, self.optimizer, pristine)
         self.lr, self.step, self.duration_s = lr, 0, 0.0
         self.best_step, self.best_accuracy, self.best = 0, -1.0, {}
         self.steps = {c: np.full(params.steps, np.nan) for c in STEP_COLUMNS}

@@ -1,6 +1,7 @@
 """The vocabulary: the components of a Vision Transformer, by what is trained. Standard library only.
 
 ``lora8:`` before a name trains low-rank adapters of rank 8 on its linear layers in place of the layers themselves.
+``~1536`` after a single term trains that many values of it in each block, drawn at random.
 A name is a sum of terms, such as ``mha+fc1``. A term is an id, in all blocks or in a range of them: ``mha``,
 ``mha@0-5``, ``mha@11``. Each set of parameters has exactly one name; `parse` refuses every other and says the right
 one. The number of blocks is the model's: that a range ends below it is checked where the model is known.
@@ -42,14 +43,18 @@ ALONE = ("full", "head")
 IN_BLOCKS = tuple(id for id in LABELS if id not in ("embed", *ALONE))
 """Ids of which a range of blocks can be named."""
 
+MASKED = tuple(id for id in IN_BLOCKS if id != "bias")
+"""Ids of which a number of values per block can be trained."""
+
 LINEAR = ("mha", "qkv", "proj", "fc1", "fc2", "ffn")
 """Ids with linear layers, which can have adapters."""
 
-PATTERN = r"[a-z0-9:+@-]+"
+PATTERN = r"[a-z0-9:+@~-]+"
 """A regular expression that every name matches; its characters are safe in paths and in a shell."""
 
 _TERM = re.compile(r"([^@]*)(?:@([0-9]{1,3})(?:-([0-9]{1,3}))?)?")
 _ADAPTED = re.compile(r"lora([0-9]{1,4}):")
+_MASKED = re.compile(r"~([0-9]{1,12})$")
 _PARTS_OF_BLOCKS = tuple(id for id in IN_BLOCKS if id not in (*WHOLES, "bias"))
 
 
@@ -59,29 +64,38 @@ class Component:
 
     terms: (id, blocks) each, blocks a tuple of consecutive indices, or None for all.
     rank: of low-rank adapters, or None where the parameters themselves train.
+    size: how many values of each block train, or None for all.
     """
 
     name: str
     terms: tuple
     rank: int | None = None
+    size: int | None = None
 
     @property
     def parts(self):
         """The terms of a sum as Components, each with a name of its own; of a single term itself alone."""
+        if len(self.terms) == 1:
+            return (self,)
         return tuple(parse(_adapted(self.rank) + _written(*term)) for term in self.terms)
 
     @property
     def label(self):
         """The name in figures: ``mha@0-5+fc1`` → ``MHA 0-5+FC1``."""
-        terms = "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms)
+        terms = "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms) + _masked(self.size, " ~ ")
         return terms if self.rank is None else f"LoRA-{self.rank} {terms}"
 
     @property
     def order(self):
         """Sort key: single ids in the order of the vocabulary, each before its ranges of blocks; then sums; then
-        adapters."""
+        masks; then adapters."""
         ids = list(LABELS)
-        return self.rank or 0, len(self.terms), [(ids.index(id), blocks or ()) for id, blocks in self.terms]
+        return (
+            self.rank or 0,
+            self.size or 0,
+            len(self.terms),
+            [(ids.index(id), blocks or ()) for id, blocks in self.terms],
+        )
 
     @property
     def measurable(self):
@@ -90,8 +104,8 @@ class Component:
 
     @property
     def base(self):
-        """The measurable Component that it is, or is a range of blocks of; None for what is neither, and for
-        adapters."""
+        """The measurable Component that it is, or is a range of blocks of, masked or not; None for what is
+        neither, and for adapters."""
         ids = {id for id, _ in self.terms}
         return parse(*ids) if self.rank is None and len(ids) == 1 and ids < {*MEASURABLE} else None
 
@@ -134,7 +148,10 @@ def parse(name):
     """
     adapted = _ADAPTED.match(name)
     rank = int(adapted[1]) if adapted else None
-    terms = [_term(name, text) for text in name[adapted.end() if adapted else 0 :].split("+")]
+    terms, size = name[adapted.end() if adapted else 0 :], None
+    if masked := _MASKED.search(terms):
+        terms, size = terms[: masked.start()], int(masked[1])
+    terms = [_term(name, text) for text in terms.split("+")]
     ids = [id for id, _ in terms]
     if len(terms) > 1 and "full" in ids:
         raise ValueError(f"component {name!r}: full is everything already and cannot be part of a sum")
@@ -148,12 +165,17 @@ def parse(name):
     if rank == 0:
         raise ValueError(f"component {name!r}: the rank of adapters is at least 1, such as lora8:mha")
     ordered = _canonical(terms)
-    right = _adapted(rank) + "+".join(_written(*term) for term in ordered)
+    if size is not None and (size == 0 or adapted or len(ordered) > 1 or ordered[0][0] not in MASKED):
+        raise ValueError(
+            f"component {name!r}: ~ goes with a number from 1 and a single term, such as mha~1536 or mha@0-5~1536; "
+            f"choose it from {', '.join(MASKED)}"
+        )
+    right = _adapted(rank) + "+".join(_written(*term) for term in ordered) + _masked(size)
     if name != right and set(terms) == set(ordered):
         raise ValueError(f"component {name!r}: name each id once, in this order: {right}")
     if name != right:
         raise ValueError(f"component {name!r} is called {right}; each set of parameters has one name")
-    return Component(name, ordered, rank)
+    return Component(name, ordered, rank, size)
 
 
 def measurable(names):
@@ -170,7 +192,8 @@ def _term(name, text):
         ids = [*MEASURABLE, "embed", *ALONE]
         raise ValueError(
             f"unknown component {id!r}; choose from {', '.join(ids)}, {', '.join(i for i in LABELS if i not in ids)}, "
-            "a range of blocks such as mha@0-5 or mha@11, a sum such as mha+fc1, or adapters such as lora8:mha"
+            "a range of blocks such as mha@0-5 or mha@11, a sum such as mha+fc1, adapters such as lora8:mha, or a mask "
+            "such as mha~1536"
             f"{f'; did you mean {close[0]}?' if close else ''}"
         )
     if first is None:
@@ -214,6 +237,10 @@ def _runs(blocks):
 
 def _adapted(rank):
     return "" if rank is None else f"lora{rank}:"
+
+
+def _masked(size, sign="~"):
+    return "" if size is None else f"{sign}{size}"
 
 
 def _written(id, blocks, sign="@"):

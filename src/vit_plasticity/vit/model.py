@@ -4,7 +4,7 @@ Dimensions: B images, S pixels a side, L tokens (class and register tokens first
 """
 
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit import adapters, components, kernels, selection
+from vit_plasticity.vit import adapters, components, kernels, masks, selection
 from vit_plasticity.vit.families import family
 
 
@@ -40,9 +40,12 @@ def train_only(model, component):
     """
     chosen = components.parse(component)
     adapters.remove(model)
+    masks.remove(model)
     if chosen.rank is not None:
         adapters.add(model, selection.linear_layers(model, chosen), chosen.rank)
     own = chosen.parameters(model)
+    if chosen.size is not None:
+        masks.add(model, selection.by_block(model, own), chosen.size, component)
     model.requires_grad_(False)
     for part in [*own.values(), *family(model).head(model)]:
         part.requires_grad_(True)

@@ -53,6 +53,16 @@ def _of_block(kind, block, what):
             yield from _of_block(kind, block, part)
 
 
+def by_block(model, parameters):
+    """Index of a block → those of some named parameters that lie in it."""
+    found = {}
+    for index, block in enumerate(family(model).blocks(model)):
+        inside = {id(p) for p in block.parameters()}
+        if own := {name: p for name, p in parameters.items() if id(p) in inside}:
+            found[index] = own
+    return found
+
+
 def linear_layers(model, component):
     """Names of the linear layers of a Component's blocks, in the model's order."""
     kind, blocks = family(model), family(model).blocks(model)

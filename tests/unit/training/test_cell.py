@@ -57,7 +57,24 @@ def assert_equal_cells(a, b):
     assert all(torch.equal(a[2][name], b[2][name]) for name in a[2])
 
 
-@pytest.mark.parametrize("component", ["ln1", "mha@1", "embed", "full", "mha+fc1", "head", "lora2:fc2"])
+def test_a_masked_cell_trains_that_many_values_of_each_block_even_with_decay(dataset, tmp_path):
+    params = changed(optimizer="adamw", weight_decay=0.5)
+    rows, _, trained = trained_cell(dataset, tmp_path / "w", "mha~20", params=params)
+    before = small_vit().state_dict()
+    for block in range(2):
+        names = [n for n in trained if n.startswith(f"blocks.{block}.")]
+        assert sum(int((trained[n] != before[n]).sum()) for n in names) == 20
+    always = sum(t.numel() for n, t in trained.items() if n.startswith(("norm.", "head.")))
+    assert {row["n_trained"] for row in rows} == {2 * 20 + always}
+
+
+def test_a_mask_of_all_values_is_the_component_to_the_bit(dataset, tmp_path):
+    params = changed(weight_decay=0.1)
+    masked, whole = (trained_cell(dataset, tmp_path / n, n, params=params) for n in ("ln1~48", "ln1"))
+    assert_equal_cells(masked, whole)
+
+
+@pytest.mark.parametrize("component", ["ln1", "mha@1", "embed", "full", "mha+fc1", "head", "lora2:fc2", "mha~20"])
 def test_a_cell_saves_what_it_trained_and_nothing_else(component, dataset, tmp_path):
     _, _, trained = trained_cell(dataset, tmp_path / "w", component)
     names = vit.train_only(small_vit(), component)

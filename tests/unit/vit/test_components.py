@@ -103,8 +103,8 @@ def test_what_each_id_trains():
 
 
 WRONG = ["", "attn", "MHA", "mha+", "mha+mha", "full+mha", "head+mha", "fc1+mha", "mha, fc1", "mha@", "mha@-1",
-         "mha@1-", "mha@5-3", "mha@0-1-2", "mha@@1", "embed@0", "full@0-5", "head@1", "mha@1000", "mha/0",
-         "mha@٣"]  # fmt: skip
+         "mha@1-", "mha@5-3", "mha@0-1-2", "mha@@1", "embed@0", "full@0-5", "head@1", "mha@1000", "mha/0", "mha~0",
+         "mha~", "mha@٣"]  # fmt: skip
 
 
 @pytest.mark.parametrize("wrong", WRONG)
@@ -153,3 +153,29 @@ def test_an_update_of_ranges_is_that_of_the_whole():
     whole, *ranges = gradients
     for name, gradient in {**ranges[0], **ranges[1]}.items():
         assert torch.equal(whole[name], gradient), name
+
+
+def test_a_mask_chooses_as_many_values_of_each_block_and_a_larger_one_contains_it():
+    model = small_vit()
+    chosen = []
+    for size in (10, 200):
+        vit.train_only(model, f"mha~{size}")
+        masks = {name: mask.mask.clone() for name, mask in model.masks.items()}
+        for block in range(2):
+            assert sum(int(m.sum()) for name, m in masks.items() if name.startswith(f"blocks.{block}.")) == size
+        chosen.append(masks)
+    assert all((large | small).equal(large) for small, large in zip(*(c.values() for c in chosen), strict=True))
+    assert not chosen[1]["blocks.0.attn.qkv.weight"].equal(chosen[1]["blocks.1.attn.qkv.weight"])
+    vit.train_only(model, "mha")
+    assert not model.masks
+    with pytest.raises(InputError, match="it has 48 values in block 0"):
+        vit.train_only(model, "ln1~49")
+
+
+@pytest.mark.parametrize(
+    "name", ["mha+fc1~3", "lora2:mha~3", "bias~3", "full~3", "embed~3", "head~3", "mha~03", "norm~3~3"]
+)
+def test_masks_are_of_one_term_in_blocks(name):
+    with pytest.raises(ValueError, match="component"):
+        parse(name)
+    assert parse("mha@0-5~1536").base.name == "mha" and parse("norm~3").base is None
