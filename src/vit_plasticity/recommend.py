@@ -33,6 +33,7 @@ def main(argv=None):
     add("--no-flip", action="store_true", help="do not mirror images in training: text, digits")
     add("--source", help="images like those of the pre-training, as --data; the training images where left out")
     add("--record", nargs="+", default=(), metavar="TABLES", help="folders of tables of finished studies to learn from")
+    add("--patience", type=seconds, default=answer.PATIENCE_S, metavar="TIME", help="for measuring (%(default)s s)")
     add("--json", type=Path, metavar="FILE", help="also write the answer as JSON")
     add("--html", type=Path, metavar="FILE", help="also write the page as HTML")
     add("--cache", type=Path, help="folder for prepared images and searches (default: ~/.cache/vit-plasticity)")
@@ -44,7 +45,8 @@ def main(argv=None):
         raise InputError(f"--batch-size {args.batch_size}, --lrs {args.lrs}: both must be above 0")
     found = answer.answer(
         args.model, args.data, args.budget, components=tuple(args.components), lrs=tuple(args.lrs),
-        batch_size=args.batch_size, flip=not args.no_flip, source=args.source, records=args.record, cache=args.cache,
+        batch_size=args.batch_size, flip=not args.no_flip, source=args.source, records=args.record,
+        patience=args.patience, cache=args.cache,
         offline=args.offline, device=args.device, threads=args.threads,
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )  # fmt: skip

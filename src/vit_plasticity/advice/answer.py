@@ -17,7 +17,7 @@ import vit_plasticity
 from vit_plasticity import vit
 from vit_plasticity.advice import checks, choices, halving, inputs, record
 from vit_plasticity.advice.measurement import Measurement
-from vit_plasticity.advice.sample import sampled
+from vit_plasticity.advice.sample import EVALUATED, MEASURED, UNTRAINED, sampled
 from vit_plasticity.advice.trial import Trial
 from vit_plasticity.analysis.association import percentiles
 from vit_plasticity.data.registry import open_dataset
@@ -30,6 +30,8 @@ LRS = (0.01, 0.03, 0.1)
 """Peak learning rates that are tried with a budget: of SGD with momentum."""
 BATCH_SIZE = 32
 MOST_STEPS = 10_000
+PATIENCE_S = 90
+"""What is measured without training stops before a predictor with which it would take longer."""
 
 
 def recommend(model, dataset, budget=None, **options):
@@ -71,13 +73,14 @@ class Answer:
 
 def answer(
     model, dataset, budget=None, *, components=choices.NAMES, lrs=LRS, batch_size=BATCH_SIZE, flip=True, source=None,
-    records=(), seed=0, cache=None, offline=False, device="auto", threads=None, report=print,
+    records=(), seed=0, patience=PATIENCE_S, cache=None, offline=False, device="auto", threads=None, report=print,
 ):  # fmt: skip
     """The Answer for a model and a dataset, named as in `recommend`.
 
     components, lrs: what is looked at. flip: whether training mirrors half of the images. source: a dataset like what
     the model was pre-trained on, for pairs of images; the training images where there is none. records: folders of
-    tables of finished studies. cache: the folder for what is prepared and for a search that may resume. report: takes
+    tables of finished studies. patience: seconds that measuring may take, about.
+    cache: the folder for what is prepared and for a search that may resume. report: takes
     the lines that say what is being done. Ctrl-C ends it with what there is by then.
     """
     started = time.perf_counter()
@@ -91,7 +94,7 @@ def answer(
     whole = open_dataset(images)
     if len(whole.classes) < 2:
         raise InputError(f"--data {dataset}: has no classes; give a folder with one folder of images per class")
-    few = sampled(whole)
+    few = sampled(whole, MEASURED if budget else UNTRAINED)
     of_source = None if source is None else open_dataset(inputs.dataset_folder(source, cache)).split("test")
     net = vit.load(folder, device)
     vit.new_head(net, len(whole.classes))
@@ -100,13 +103,13 @@ def answer(
     created_as = f"local-dir:{folder.resolve()}" if local else str(model)
     found = {name: choices.describe(net, name, created_as, batch_size) for name in components}
     measurement = Measurement(net, few, of_source, list(found.values()), parsed)
-    finished = _measure(measurement, device, budget, report)
+    finished = _measure(measurement, device, budget, patience, report)
     followed = record.best(frames, [*measurement.values, record.NULL])
     ordered = _order(found, followed, measurement.values, list(frames["rule"]))
     search = None
     if finished and budget:
         del net
-        search = _search(folder, sampled(whole, ("val", "test")), ordered, lrs, batch_size, flip, seed, device, budget,
+        search = _search(folder, sampled(whole, EVALUATED), ordered, lrs, batch_size, flip, seed, device, budget,
                          cache, report)  # fmt: skip
     return Answer(
         model=str(model), about=checks.describe(whole), batch_size=batch_size,
@@ -114,7 +117,7 @@ def answer(
         followed=followed, record=frames,
         notes=[
             *inputs.left_out(images), *checks.warnings(whole),
-            *(f"{name} could not be measured: {why}" for name, why in measurement.failed.items()),
+            *(f"{name} was not measured: {why}" for name, why in measurement.failed.items()),
         ],
         probe=measurement.probe, search=search, worth=_worth(search, measurement.probe, len(few.split("test"))),
         interrupted=not finished or (search is not None and search.interrupted),
@@ -134,17 +137,23 @@ def _is_tag(model):
     return not Path(model).expanduser().is_dir() and not (inputs.shipped(model))
 
 
-def _measure(measurement, device, budget, report):
+def _measure(measurement, device, budget, patience, report):
     """Do all steps of a measurement, saying how long they may still take; whether it came to its end."""
     steps = list(measurement.steps())
     try:
         per_image = _seconds_per_image(measurement.model, device)
-        left = sum(work for _, work, _ in steps)
+        left = min(sum(work for _, work, _ in steps), patience / per_image)
         after = f", then training for at most {_time(budget)}" if budget else ""
         report(f"measuring {len(steps)} things without training: about {_time(left * per_image)}{after}")
         started, done = time.perf_counter(), 0
         for number, (name, work, function) in enumerate(steps, 1):
-            report(f"{number} of {len(steps)}: {name}; about {_time((left - done) * per_image)} left")
+            if done and time.perf_counter() - started + work * per_image > patience:
+                measurement.failed[name] = f"left out, it would take about {_time(work * per_image)}"
+                report(f"{number} of {len(steps)}: {name} {measurement.failed[name]}")
+                continue
+            left = sum(w for _, w, _ in steps[number - 1 :]) * per_image
+            left = min(left, patience - (time.perf_counter() - started))
+            report(f"{number} of {len(steps)}: {name}; about {_time(max(left, 0))} left")
             function()
             done += work
             per_image = (time.perf_counter() - started) / done if done else per_image

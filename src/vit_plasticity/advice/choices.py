@@ -6,8 +6,14 @@ import dataclasses
 from vit_plasticity import vit
 from vit_plasticity.advice import code, memory
 from vit_plasticity.analysis.judgement import is_single
+from vit_plasticity.vit.adapters import ALPHA_PER_RANK
+from vit_plasticity.vit.components import parse
+from vit_plasticity.vit.selection import linear_layers
 
-NAMES = ("mha", "fc1", "fc2", "ln2", "ln1", "full", "embed", "mha+fc1")
+NAMES = (
+    "mha", "fc1", "fc2", "ln2", "ln1", "qkv", "proj", "ffn", "norm", "bias", "mha+fc1", "lora8:mha", "embed", "full",
+    "head",
+)  # fmt: skip
 """The components that are looked at where none are named."""
 
 
@@ -16,7 +22,8 @@ class Choice:
     """One component of a model with a head for its classes.
 
     names: of the parameters that train, head and final norm among them. n_own: how many values without these; n_all: of
-    the whole model. memory_bytes: see `memory.estimate`. lines: Python that makes exactly `names` train.
+    the whole model. memory_bytes: see `memory.estimate`. lines: Python that makes exactly `names` train, of adapters
+    by the names that peft gives them.
     """
 
     component: str
@@ -43,8 +50,6 @@ def describe(model, component, created_as, batch_size):
     sizes = {name: parameter.numel() for name, parameter in changed.named_parameters()}
     of_head = {id(p) for part in vit.family(changed).head(changed) for p in part.parameters()}
     own = [p.numel() for p in changed.parameters() if p.requires_grad and id(p) not in of_head]
-    every = [name for name, _ in model.named_parameters()]
-    create = code.create_line(created_as, model.num_classes)
     return Choice(
         component=component,
         names=tuple(names),
@@ -52,5 +57,15 @@ def describe(model, component, created_as, batch_size):
         n_own=sum(own),
         n_all=sum(p.numel() for p in model.parameters()),
         memory_bytes=memory.estimate(changed, component, batch_size),
-        lines=tuple(code.training_lines(create, names, every)),
+        lines=tuple(_lines(model, component, names, code.create_line(created_as, model.num_classes))),
     )
+
+
+def _lines(model, component, names, create):
+    chosen = parse(component)
+    if chosen.rank is None:
+        return code.training_lines(create, names, [name for name, _ in model.named_parameters()])
+    heads = {id(part) for part in vit.family(model).head(model)}
+    saved = [name for name, part in model.named_modules() if id(part) in heads and any(True for _ in part.parameters())]
+    alpha = ALPHA_PER_RANK * chosen.rank
+    return code.lora_lines(create, chosen.rank, alpha, linear_layers(model, chosen), saved)

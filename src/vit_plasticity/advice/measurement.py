@@ -13,7 +13,7 @@ from vit_plasticity.study.config import settings
 from vit_plasticity.training import probe
 
 SETTINGS = {
-    "pairs": 128, "images": 128, "seed": 0, "local_images": 32, "probes": 4, "batches": 5, "batch_size": 32,
+    "pairs": 64, "images": 64, "seed": 0, "local_images": 16, "probes": 2, "batches": 3, "batch_size": 32,
 }  # fmt: skip
 """Few images: enough to order components, in a minute."""
 
@@ -35,16 +35,19 @@ class Measurement:
         self.values, self.probe, self.failed = {}, None, {}
 
     def steps(self):
-        """(what is done, its work in images through the model, function) of everything that is to be measured."""
+        """A list of (what is done, its rough work in images through the model, function), what is cheap first."""
         n_images, pairs = sum(len(split) for split in self.dataset.splits.values()), SETTINGS["pairs"]
-        of_batches = SETTINGS["batches"] * SETTINGS["batch_size"]
-        work = {"bound": pairs, "one_step_gain": 5 * of_batches * len(self.choices)}
-        yield NULL, 0, lambda: self._predictor(NULL)
-        yield "linear probe", n_images, self._probe
-        yield "plasticity", 4 * pairs, self._plasticity
-        for name, trains in predictors.known().items():
-            if not trains and name not in (NULL, "plasticity"):
-                yield name, work.get(name, 4 * pairs), lambda n=name: self._predictor(n)
+        n_gradients = SETTINGS["batches"] * SETTINGS["batch_size"]
+        work = {NULL: 0, "plasticity": 2 * pairs, "bound": pairs, "bound_holding": pairs}
+        work |= {"one_step_gain": 5 * n_gradients * len(self.choices)}
+        steps = [(name, work.get(name, 4 * pairs), lambda n=name: self._predictor(n)) for name in self.names]
+        steps += [("linear probe", n_images, self._probe), ("plasticity", work["plasticity"], self._plasticity)]
+        return sorted(steps, key=lambda step: step[1])
+
+    @property
+    def names(self):
+        """The predictors that are rows of the stage `measure`, and need no training."""
+        return [name for name, trains in predictors.known().items() if not trains and name != "plasticity"]
 
     def _predictor(self, name):
         try:

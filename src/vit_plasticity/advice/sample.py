@@ -6,18 +6,22 @@ import numpy as np
 
 from vit_plasticity.data.registry import Split
 
-SIZES = {"train": 2000, "val": 1000, "test": 1000}
-"""Images of each split that are looked at, at most."""
+UNTRAINED = {"train": 500, "val": 100, "test": 200}
+"""Images of each split that are looked at, at most, where nothing is trained."""
+MEASURED = {"train": 2000, "val": 1000, "test": 1000}
+"""As many where something is trained, before it is."""
+EVALUATED = {"val": 1000, "test": 1000}
+"""As many when it is, of which all training images are used."""
 
 
-def sampled(dataset, names=tuple(SIZES), seed=0):
-    """The dataset with its splits `names` no larger than SIZES, drawn at random without repetition, in their order."""
+def sampled(dataset, sizes, seed=0):
+    """The dataset with its splits no larger than `sizes`, drawn at random without repetition, in their order."""
     splits = dict(dataset.splits)
-    for name in names:
+    for name, most in sizes.items():
         split = dataset.split(name)
-        if len(split) > SIZES[name]:
+        if len(split) > most:
             random = np.random.default_rng([seed, len(split)])
-            some = np.sort(random.permutation(len(split))[: SIZES[name]])
+            some = np.sort(random.permutation(len(split))[:most])
             splits[name] = Split(_Some(split.images, some), np.asarray(split.labels)[some])
     return dataclasses.replace(dataset, splits=splits)
 

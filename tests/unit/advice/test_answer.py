@@ -9,11 +9,12 @@ from scipy.stats import binomtest
 from small_vit import small_vit
 
 from vit_plasticity import predictors, recommend, vit
-from vit_plasticity.advice import answer, page
-from vit_plasticity.advice.sample import SIZES, sampled
+from vit_plasticity.advice import answer, choices, page
+from vit_plasticity.advice.sample import sampled
 from vit_plasticity.runtime import cli
 
 COMPONENTS = ("mha", "fc1", "ln1", "full")
+SMALL = 1e-9  # seconds
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def measured(model_folder, dataset_folder, tmp_path_factory):
     """An answer without a budget, and the lines that it reported."""
     lines = []
     found = answer.answer(
-        model_folder, dataset_folder, components=COMPONENTS, threads=1, report=lines.append,
+        model_folder, dataset_folder, components=COMPONENTS, threads=1, report=lines.append, patience=1e6,
         cache=tmp_path_factory.mktemp("cache"), device="cpu",
     )  # fmt: skip
     return found, lines
@@ -38,7 +39,7 @@ def test_every_predictor_that_trains_nothing_is_a_column(measured):
     found, _ = measured
     without_training = {name for name, trains in predictors.known().items() if not trains}
     assert {"parameters", "plasticity"} | without_training <= set(found.table.columns)
-    assert not found.notes or all("could not be measured" not in note for note in found.notes)
+    assert not found.notes or all("was not measured" not in note for note in found.notes)
 
 
 def test_what_trains_is_what_train_only_says(measured, model_folder):
@@ -82,8 +83,8 @@ def test_stopped_while_measuring_it_leaves_what_it_has(model_folder, dataset_fol
         model_folder, dataset_folder, 60, components=COMPONENTS, threads=1, device="cpu", cache=tmp_path,
         report=stop_at_the_third,
     )  # fmt: skip
-    assert found.interrupted and found.search is None and found.probe
-    assert "plasticity" in found.table and "bound" not in found.table
+    assert found.interrupted and found.search is None
+    assert "parameters" in found.table and "one_step_gain" not in found.table
     assert "Stopped before the end" in page.text(found)
 
 
@@ -110,6 +111,28 @@ def test_the_pages_say_the_same_and_their_python_trains_the_names(measured, tmp_
         names = {}
         exec("\n".join(one["python"]), names)
         assert [n for n, p in names["model"].named_parameters() if p.requires_grad] == one["parameters"]
+
+
+def test_what_would_take_too_long_is_left_out_and_said(model_folder, dataset_folder, tmp_path):
+    found = answer.answer(
+        model_folder, dataset_folder, components=COMPONENTS, threads=1, device="cpu", cache=tmp_path, patience=SMALL,
+        report=lambda line: None,
+    )  # fmt: skip
+    assert "parameters" in found.table and "one_step_gain" not in found.table
+    assert any("one_step_gain was not measured: left out, it would take" in note for note in found.notes)
+
+
+def test_python_for_adapters_trains_their_layers_and_the_head(model_folder):
+    pytest.importorskip("peft")
+    model = vit.load(model_folder)
+    vit.new_head(model, 3)
+    choice = choices.describe(model, "lora4:fc2", f"local-dir:{model_folder}", 8)
+    made = {}
+    exec("\n".join(choice.lines), made)
+    names = [name for name, p in made["model"].named_parameters() if p.requires_grad]
+    layers = {name.split(".lora_")[0].removeprefix("base_model.model.") for name in names if ".lora_" in name}
+    assert layers == {name.split(".lora_")[0] for name in choice.names if ".lora_" in name}
+    assert len(layers) == 2 and any("head" in name for name in names)
 
 
 def test_recommend_is_the_table(model_folder, dataset_folder, tmp_path):
@@ -141,9 +164,8 @@ def test_a_difference_is_paired():
     assert difference == pytest.approx(0.2) and low < difference < high
 
 
-def test_large_splits_are_sampled(dataset, monkeypatch):
-    monkeypatch.setitem(SIZES, "train", 20)
-    few = sampled(dataset)
+def test_large_splits_are_sampled(dataset):
+    few = sampled(dataset, {"train": 20, "test": 100})
     assert [len(few.split(name)) for name in ("train", "val", "test")] == [20, 12, 30]
     kept = few.split("train").images.positions
     assert (few.split("train").labels == np.asarray(dataset.split("train").labels)[kept]).all()
