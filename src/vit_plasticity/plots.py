@@ -28,7 +28,9 @@ FUNCTIONS = {
     "shifted": finetuning.shifted,
     "dynamics": dynamics.draw,
     "bounds_vs_plasticity": predictors.against_bounds,
-    "accuracy_vs_fraction": finetuning.against_fraction,
+    "accuracy_vs_costs": finetuning.against_costs,
+    "critical_difference": finetuning.critical_difference,
+    "predictors_by_block": judgement.by_block,
 }
 """Figure → function (Study, styles of the components) → matplotlib figure."""
 

@@ -47,3 +47,13 @@ def holm(p_values):
     factors = len(order) - np.arange(len(order))
     adjusted[order] = np.minimum(1.0, np.maximum.accumulate(factors * p_values[order]))
     return adjusted
+
+
+def critical_rank_difference(k, n, alpha=0.05):
+    """The difference of mean ranks of k treatments over n blocks that Nemenyi's test calls significant; inf for n < 2.
+
+    Source: Demšar 2006, Journal of Machine Learning Research 7:1.
+    """
+    if n < 2:
+        return math.inf
+    return float(stats.studentized_range.isf(alpha, k, math.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n)))

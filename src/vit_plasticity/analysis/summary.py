@@ -75,9 +75,18 @@ def accuracy_of(runs):
     over_lrs = by_lr.groupby(GROUP)["test_accuracy_mean"].agg(["max", "min", "count"])
     spread = (over_lrs["max"] - over_lrs["min"]).where(over_lrs["count"] > 1)
     groups = runs.assign(
-        diverged=runs["outcome"].eq("diverged"), fraction=runs["n_trained"] / runs["n_parameters"]
+        diverged=runs["outcome"].eq("diverged"),
+        fraction=runs["n_trained"] / runs["n_parameters"],
+        seconds=runs["duration_s"] / runs["steps_trained"],
     ).groupby(GROUP)
-    counts = groups.agg(n_runs=("lr", "size"), n_diverged=("diverged", "sum"), trained_fraction=("fraction", "mean"))
+    counts = groups.agg(
+        n_runs=("lr", "size"),
+        n_diverged=("diverged", "sum"),
+        trained_fraction=("fraction", "mean"),
+        n_trained=("n_trained", "max"),
+        peak_memory_mb=("peak_memory_mb", "max"),
+        step_duration_s=("seconds", "mean"),
+    )
     return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
 
 
@@ -94,7 +103,22 @@ def summarise(*, runs, plasticity, predictors, probe, shifted):
     elsewhere = shifted.groupby(GROUP)["accuracy"].mean().rename("shifted_accuracy_mean")
     probed = probe.set_index(["model", "dataset"])["accuracy"].rename("probe_accuracy")
     summary = summary.join(bound, on=GROUP).join(elsewhere, on=GROUP).join(probed, on=["model", "dataset"])
+    summary["on_front"] = on_front(summary, "n_trained")
     return _ordered(_compared(summary), like=pd.concat([runs[GROUP], plasticity[GROUP]]))
+
+
+def on_front(summary, cost):
+    """Whether no other component of the same model and dataset is as accurate at less cost, or better at no more.
+
+    cost: a column of the summary. A component without an accuracy or a cost is on no front.
+    """
+    front = pd.Series(False, index=summary.index)
+    for _, rows in summary.groupby(GROUP[:2], sort=False):
+        accuracy, price = (rows[name].to_numpy(dtype=float) for name in ("test_accuracy_mean", cost))
+        as_good = (accuracy[:, None] >= accuracy) & (price[:, None] <= price)
+        better = as_good & ((accuracy[:, None] > accuracy) | (price[:, None] < price))
+        front[rows.index] = ~better.any(axis=0) & (accuracy == accuracy) & (price == price)
+    return front
 
 
 def from_accuracies(frame, model):

@@ -16,6 +16,7 @@ class Study:
     finetune: pd.DataFrame
     shifted: pd.DataFrame
     summary: pd.DataFrame
+    ranking: pd.DataFrame
     correlation: pd.DataFrame
     regret: pd.DataFrame
     history: pd.DataFrame

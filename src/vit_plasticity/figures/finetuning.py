@@ -7,9 +7,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.lines import Line2D
 
-from vit_plasticity.analysis.summary import GROUP, order_of_component
+from vit_plasticity.analysis.stats import critical_rank_difference
+from vit_plasticity.analysis.summary import GROUP, on_front, order_of_component
 from vit_plasticity.figures import theme
 from vit_plasticity.figures.data import means_over_datasets, panels_of
+from vit_plasticity.vit.components import parse
 
 NOTHING_TRAINED = "No fine-tuning has finished in this study yet."
 
@@ -110,24 +112,78 @@ def shifted(study, styles):
     return figure
 
 
-def against_fraction(study, styles):
-    """Per model and dataset: accuracy against the share of parameters trained, and the linear probe as a line."""
+COSTS = {"n_trained": "Values trained", "peak_memory_mb": "Peak memory (MB)", "step_duration_s": "Seconds per step"}
+"""Columns of the summary that say what a component costs → their name on an axis."""
+
+
+def against_costs(study, styles):
+    """A row per model and dataset: accuracy against values trained, memory and seconds, each with its Pareto front."""
     rows = study.trained
     if rows.empty:
         return theme.note(NOTHING_TRAINED)
     groups = panels_of(rows)
-    figure, axes = theme.panels(len(groups), sharex=True)
-    for axis, (_, _, title, group) in zip(axes, groups, strict=True):
-        for component, one in group.groupby("component"):
-            x, span = 100 * one["trained_fraction"], 100 * one["test_accuracy_std"]
-            theme.points(axis, x, 100 * one["test_accuracy_mean"], styles[component], span=span)
-            theme.crosses(axis, x[one["test_accuracy_mean"].isna()], styles[component])
-        for probe in 100 * group["probe_accuracy"].dropna().unique():
-            axis.axhline(probe, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1)
-        theme.title(axis, title)
-    theme.log_x(axes[0])
-    figure.supxlabel("Parameters trained (%)")
+    figure, axes = theme.panels(3 * len(groups), height=1.5, columns=3)
+    for row, (_, _, title, group) in enumerate(groups):
+        for axis, (cost, name) in zip(axes[3 * row : 3 * row + 3], COSTS.items(), strict=True):
+            front = group[on_front(group, cost)].sort_values(cost)
+            accuracies = 100 * front["test_accuracy_mean"]
+            axis.plot(front[cost], accuracies, color=theme.LIGHT_GREY, linewidth=1.2, drawstyle="steps-post", zorder=1)
+            for component, one in group.groupby("component"):
+                span = 100 * one["test_accuracy_std"]
+                theme.points(axis, one[cost], 100 * one["test_accuracy_mean"], styles[component], span=span)
+                theme.crosses(axis, one[cost][one["test_accuracy_mean"].isna()], styles[component])
+            for probe in 100 * group["probe_accuracy"].dropna().unique():
+                axis.axhline(probe, color=theme.GREY, linewidth=0.8, linestyle="--", zorder=1)
+            if group[cost].min() > 0:
+                theme.log_x(axis)
+            axis.set_xlabel(name)
+        theme.title(axes[3 * row], title, loc="left")
     figure.supylabel("Test accuracy (%)")
     probe = Line2D([], [], color=theme.GREY, linewidth=0.8, linestyle="--", label="linear probe")
-    theme.legend(figure, rows["component"].unique(), styles, further=[probe])
+    front = Line2D([], [], color=theme.LIGHT_GREY, linewidth=1.2, label="front")
+    theme.legend(figure, rows["component"].unique(), styles, further=[probe, front])
     return figure
+
+
+def critical_difference(study, styles):
+    """Per model: mean ranks over datasets on a line, best on the left; bars join what Nemenyi's test does not part.
+
+    Source: Demšar 2006, Journal of Machine Learning Research 7:1.
+    """
+    models = [(m, rows) for m, rows in study.ranking.groupby("model", sort=False) if len(rows) > 1]
+    if not models:
+        return theme.note("Two components or more must have finished fine-tuning before they can be ranked.")
+    most = max(len(rows) for _, rows in models)
+    figure, axes = theme.panels(len(models), height=0.5 + 0.17 * most, columns=1)
+    for axis, (model, rows) in zip(axes, models, strict=True):
+        rows = rows.sort_values("rank_mean", kind="stable")
+        n_datasets, k = int(rows["n_datasets"].iloc[0]), len(rows)
+        needed = critical_rank_difference(k, n_datasets)
+        for y, one in enumerate(rows.itertuples()):
+            style = styles[one.component]
+            axis.plot([one.rank_mean, k + 0.4], [y, y], color=theme.LIGHT_GREY, linewidth=0.6, zorder=1)
+            theme.points(axis, [one.rank_mean], [y], style)
+            axis.text(k + 0.5, y, parse(one.component).label, va="center")
+        for x, (first, last) in enumerate(_alike(rows["rank_mean"].to_numpy(), needed)):
+            place = 0.75 - 0.08 * x
+            axis.plot([place, place], [first - 0.25, last + 0.25], color="#222222", linewidth=2, solid_capstyle="butt")
+        axis.set_xlim(0.1, k + 0.4)
+        axis.set_ylim(k - 0.5, -0.5)
+        axis.set_yticks([])
+        axis.spines["left"].set_visible(False)
+        axis.set_xticks(range(1, k + 1))
+        words = f"critical difference {needed:.1f}, {n_datasets} datasets" if n_datasets > 1 else "one dataset: no test"
+        axis.set_xlabel(words)
+        theme.title(axis, model)
+    figure.supxlabel("Mean rank by test accuracy (1 is the best)")
+    return figure
+
+
+def _alike(ranks, needed):
+    """Longest runs (first, last), of two or more, of sorted mean ranks that lie within `needed` of each other."""
+    runs = []
+    for first in range(len(ranks)):
+        last = int(np.flatnonzero(ranks - ranks[first] <= needed)[-1])
+        if last > first and (not runs or last > runs[-1][1]):
+            runs.append((first, last))
+    return runs

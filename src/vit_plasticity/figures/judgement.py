@@ -4,13 +4,15 @@
 """
 
 import numpy as np
+from matplotlib.colors import LogNorm
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from vit_plasticity.analysis.judgement import GIVEN_NULL, NULL, is_single
-from vit_plasticity.analysis.summary import GROUP
+from vit_plasticity.analysis.summary import GROUP, order_of_component
 from vit_plasticity.figures import theme
 from vit_plasticity.figures.data import panels_of
+from vit_plasticity.vit.components import parse
 
 _DARK = "#222222"
 _KNOWN_LATER = "validation"
@@ -123,6 +125,30 @@ def against_accuracy(study, styles, predictor="plasticity"):
     figure.supxlabel(theme.axis_label(predictor))
     figure.supylabel("Test accuracy (%)")
     theme.legend(figure, rows["component"].unique(), styles)
+    return figure
+
+
+def by_block(study, styles):
+    """Per model, a heat map of each predictor that has values by block: components down, blocks across."""
+    rows = study.predictors[study.predictors["block"].notna()]
+    groups = list(rows.groupby(["model", "predictor"], sort=False))
+    if not groups:
+        return theme.note("No predictor has values by block in this study yet.")
+    several = rows["model"].nunique() > 1
+    figure, axes = theme.panels(len(groups), height=1.5, columns=3)
+    for axis, ((model, name), found) in zip(axes, groups, strict=True):
+        wide = found.groupby(["component", "block"])["value"].mean().unstack().astype(float)
+        wide = wide.loc[sorted(wide.index, key=order_of_component)]
+        logarithmic = wide.min().min() > 0 and wide.max().max() > 20 * wide.min().min()
+        norm = LogNorm(wide.min().min(), wide.max().max()) if logarithmic else None
+        image = axis.imshow(wide, aspect="auto", cmap="viridis", norm=norm, interpolation="nearest")
+        axis.set_yticks(range(len(wide)), [parse(component).label for component in wide.index])
+        blocks = range(0, len(wide.columns), max(1, len(wide.columns) // 6))
+        axis.set_xticks(blocks, [int(wide.columns[i]) + 1 for i in blocks])
+        axis.grid(visible=False)
+        figure.colorbar(image, ax=axis, pad=0.02).ax.tick_params(which="both", labelsize=5.5, length=1.5)
+        theme.title(axis, theme.words(name) + (f"\n{model}" if several else ""))
+    figure.supxlabel("Block")
     return figure
 
 

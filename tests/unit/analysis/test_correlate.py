@@ -112,6 +112,15 @@ class TestChoice:
         assert np.isnan(chosen((0, 0.1, 0.5, 0.5), (1, 0.1, 0.5, 0.6))["lr_spread"])
 
 
+def test_the_front_is_what_nothing_cheaper_matches():
+    rows = [("a", 1, 0.5), ("b", 2, 0.5), ("c", 2, 0.7), ("d", 3, 0.6), ("e", 4, 0.9), ("f", 4, 0.9), ("g", 1, None)]
+    frame = pd.DataFrame(rows, columns=["component", "n_trained", "test_accuracy_mean"]).assign(model="m", dataset="d")
+    other = frame.assign(dataset="e", n_trained=[3, 1, 9, 9, 9, 9, 9])
+    found = analysis.on_front(pd.concat([frame, other], ignore_index=True), "n_trained")
+    assert found[:7].tolist() == [True, False, True, False, True, True, False]
+    assert found[7:].tolist() == [False, True, False, False, True, True, False]
+
+
 def one_measurement(source_image, target_image):
     return pd.DataFrame({
         "model": "m", "dataset": "d", "component": "mha", "block": [0, 0, 0, 1, 1, 1], "pair": [0, 1, 2] * 2,

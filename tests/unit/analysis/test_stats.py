@@ -32,3 +32,10 @@ def test_holm_multiplies_the_smallest_most_and_keeps_the_order():
     assert stats.holm([0.01, 0.04, 0.03, NAN, 0.5]) == pytest.approx([0.04, 0.09, 0.09, NAN, 0.5], nan_ok=True)
     assert stats.holm([0.6, 0.7]) == pytest.approx([1.0, 1.0])
     assert len(stats.holm([])) == 0
+
+
+def test_the_critical_difference_of_ranks_is_that_of_demsar():
+    """Table 5 of Demšar 2006: q is 2.569 for four and 2.728 for five classifiers; his example has 14 datasets."""
+    assert stats.critical_rank_difference(4, 14) == pytest.approx(2.569 * (4 * 5 / (6 * 14)) ** 0.5, abs=2e-3)
+    assert stats.critical_rank_difference(5, 30) == pytest.approx(2.728 * (5 * 6 / (6 * 30)) ** 0.5, abs=2e-3)
+    assert stats.critical_rank_difference(5, 1) == float("inf")

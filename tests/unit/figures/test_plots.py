@@ -215,6 +215,32 @@ def test_the_figures_of_any_predictor(demo, tmp_path):
         plots.main([*command, "x"])
 
 
+def test_costs_stand_with_their_front(demo):
+    axes = [axis for axis in draw("accuracy_vs_costs", demo).axes if axis.axison]
+    assert [axis.get_xlabel() for axis in axes[:3]] == ["Values trained", "Peak memory (MB)", "Seconds per step"]
+    summary = pq.read_table(demo / "summary.parquet").to_pandas().query("dataset == 'digits' and on_front")
+    (front,) = [line for line in axes[0].lines if line.get_drawstyle() == "steps-post"]
+    assert sorted(front.get_xdata()) == sorted(summary["n_trained"])
+
+
+def test_ranks_stand_on_a_line_and_bars_join_those_that_are_alike(demo):
+    (axis,) = panels(draw("critical_difference", demo)).values()
+    ranking = pq.read_table(demo / "ranking.parquet").to_pandas()
+    points = [line.get_xdata()[0] for line in axis.lines if line.get_marker() not in ("None", "", None)]
+    assert points == sorted(ranking["rank_mean"]) and "critical difference 3.8, 4 datasets" in texts(axis.figure)
+    assert any(line.get_linewidth() == 2 for line in axis.lines)
+
+
+def test_every_predictor_by_block_is_a_heat_map(demo):
+    axes = panels(draw("predictors_by_block", demo))
+    assert {"plasticity", "fisher", "bound", "bound holding"} <= set(axes)
+    table = pq.read_table(demo / "predictors.parquet").to_pandas().dropna(subset=["block"])
+    mha = table.query("predictor == 'plasticity' and component == 'mha'").groupby("block")["value"].mean()
+    (image,) = axes["plasticity"].images
+    assert [label.get_text() for label in axes["plasticity"].get_yticklabels()][1] == "MHA"
+    assert image.get_array()[1].tolist() == pytest.approx(mha.tolist())
+
+
 def test_pooled_points_are_centred_and_as_many_as_the_coefficient_says(demo):
     axis = panels(draw("plasticity_vs_accuracy", demo))[POOLED]
     points = np.concatenate([line.get_xydata() for line in axis.lines])
@@ -230,7 +256,7 @@ def test_diverged_runs_are_marked(demo):
     loss = panels(draw("dynamics", demo))
     assert crosses(loss["digits"]) == {colour["fc2"]: 1}
     assert crosses(loss["digits_c_contrast_5"]) == {colour["fc2"]: 1, colour["ln1"]: 6}
-    for name in ("relative_gain", "accuracy_vs_fraction"):
+    for name in ("relative_gain", "accuracy_vs_costs"):
         assert crosses(panels(draw(name, demo))["digits_c_contrast_5"]) == {colour["ln1"]: 1}
     assert "diverged" in texts(draw("accuracy_by_lr", demo)) and "diverged" in texts(draw("dynamics", demo))
 
