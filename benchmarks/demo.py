@@ -16,7 +16,7 @@ from benchmarks.harness import at_most, stated
 ROOT = Path(__file__).parents[1]
 INTERVAL_S = 0.05
 GROUPS = {"finetune": "fine-tuning jobs", "pretrain": "pre-training", "fetch": "datasets", "correlate": "analysis"}
-GROUPS |= {"plots": "analysis"} | dict.fromkeys(("plasticity", "bounds", "probe", "evaluate"), "measuring jobs")
+GROUPS |= {"plots": "analysis"} | dict.fromkeys(("plasticity", "measure", "probe", "evaluate"), "measuring jobs")
 
 
 def measure():
@@ -33,7 +33,7 @@ def measure():
         "training and evaluation of runs": trained,
         "pre-training": seconds["pre-training"],
         "fine-tuning jobs beside their runs": seconds["fine-tuning jobs"] - trained,
-        "measuring jobs (plasticity, bounds, probes, shifted test sets)": seconds["measuring jobs"],
+        "measuring jobs (plasticity, predictors, probes, shifted test sets)": seconds["measuring jobs"],
         "datasets": seconds["datasets"],
         "analysis (tables, figures)": seconds["analysis"],
         "no job: Snakemake, and cores without work": slots - sum(seconds.values()),

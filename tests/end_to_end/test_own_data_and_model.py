@@ -35,7 +35,7 @@ catalog:
     own_split: {imagefolder: data/own_split, short_side: 64}
 downloads: {offline: true, mirror: hub}
 plasticity: {pairs: 8}
-bounds: {images: 8}
+measure: {pairs: 8, images: 8, local_images: 4, batches: 1, batch_size: 8}
 finetune: {lrs: [0.01, 0.1], steps: 6, evaluation_period: 3, batch_size: 6, warmup_steps: 2, precision: fp32}
 analysis: {bootstrap: 50, permutations: 50}
 """

@@ -29,7 +29,7 @@ def test_one_study_and_two(study, smoke, tmp_path):
         assert "Traceback" not in same.stdout
 
         other = write_config(tmp_path / "other.yaml", smoke_config(study="other", seeds=[0], evaluate_on=[]))
-        target = "results/other/bounds/vit_smoke/ln1.parquet"
+        target = "results/other/predictors/bound/vit_smoke/digits.parquet"
         assert "Finished jobid" in snakemake(study, target, config=other).stdout
         assert (study / target).exists()
 
@@ -43,7 +43,7 @@ def test_second_study_waits_its_turn_for_what_both_must_make(study, tmp_path):
     """While the first Snakemake makes a model, a second one that needs it too is told so, and runs once it is there."""
     remove(study / "resources" / "models" / "vit_smoke")
     other = write_config(tmp_path / "other.yaml", smoke_config(study="other"))
-    model, target = "resources/models/vit_smoke", "results/other/bounds/vit_smoke/ln1.parquet"
+    model, target = "resources/models/vit_smoke", "results/other/predictors/bound/vit_smoke/digits.parquet"
     with subprocess.Popen(command(study, model), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as first:
         wait_for(lambda: first.poll() is not None or jobs_of(study / "resources" / "models"))
         (job,) = jobs_of(study / "resources" / "models")

@@ -61,9 +61,6 @@ def write_study(
         tables.write(Path(folder, f"{path}.parquet"), rows, stage=stage, key=key, **about)
 
     for model, component in itertools.product(plasticity_models or models, measured):
-        bound = PLASTICITY[component] * (40 if component == "mha" else 3) * (1 + 0.3 * np.arange(blocks) / blocks)
-        rows = {"block": np.arange(blocks), "bound": bound}
-        write(f"bounds/{model}/{component}", "bounds", rows, model=model, component=component)
         for dataset in datasets:
             key = {"model": model, "dataset": dataset, "component": component}
             write(f"plasticity/{model}/{dataset}/{component}", "plasticity", rates(blocks, pairs, **key), **key)
@@ -113,7 +110,12 @@ def predicted(predictor, model, dataset, component, blocks):
     rng = rng_of(predictor, model, dataset, component)
     level = math.log10(PARAMETERS.get(component, 8e5)) if predictor == "parameters" else rng.random()
     values = {None: level}
-    if component in MEASURABLE and predictor != "parameters":
+    if predictor == "bound":
+        if component not in MEASURABLE:
+            return []
+        known = PLASTICITY[component] * (40 if component == "mha" else 3) * (1 + 0.3 * np.arange(blocks) / blocks)
+        values = {None: known.mean()} | dict(enumerate(known))
+    elif component in MEASURABLE and predictor != "parameters":
         values |= dict(enumerate(level * (0.5 + rng.random(blocks))))
     return [
         {

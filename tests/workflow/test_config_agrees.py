@@ -92,7 +92,7 @@ plasticity: {{source: my_images}}
     done = snakemake(tmp_path / "work", "-n", "--printshellcmds", config=file)
     counted = {rule: n for rule, n in re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE)}
     assert counted | {"total": None} == {
-        "fetch_dataset": "1", "fetch_model": "1", "plasticity": "2", "bounds": "2", "probe": "1", "finetune": "2",
+        "fetch_dataset": "1", "fetch_model": "1", "plasticity": "2", "measure": "1", "probe": "1", "finetune": "2",
         "correlate": "1", "plots": "1", "all": "1", "total": None,
     }  # fmt: skip
     trained = [json.loads(given) for given in re.findall(r"warm finetune .* --params '(.*?)'", done.stdout)]

@@ -8,7 +8,7 @@ from processes import stage
 
 STAGES = {
     "plasticity": ("model", "dataset", "component"),
-    "bounds": ("model", "component"),
+    "measure": ("predictor", "model", "dataset"),
     "probe": ("model", "dataset"),
     "finetune": ("model", "dataset", "component", "seed"),
     "history": ("model", "dataset", "component", "seed"),

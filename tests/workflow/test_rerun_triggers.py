@@ -16,7 +16,7 @@ from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config, snakemake,
 from vit_plasticity.study import config as studies
 
 ANALYSIS = {"correlate": 1, "plots": 1}
-MEASURE = {"plasticity": 2, "bounds": 2, "probe": 2}
+MEASURE = {"plasticity": 2, "measure": 2, "probe": 2}
 CELLS = {"finetune": 8, "evaluate": 4}
 ALL_RESULTS = MEASURE | CELLS | ANALYSIS
 
@@ -25,7 +25,7 @@ AFTER = {
     "downloads": {},
     "pretrain": {"pretrain": 1} | ALL_RESULTS,
     "plasticity": {"plasticity": 2} | ANALYSIS,
-    "bounds": {"bounds": 2} | ANALYSIS,
+    "measure": {"measure": 2} | ANALYSIS,
     "probe": {"probe": 2} | ANALYSIS,
     "finetune": CELLS | ANALYSIS,
     "analysis": ANALYSIS,
@@ -156,7 +156,7 @@ LISTS = {
     ),
     "block component added": (
         {"components": ["mha", "ln1", "fc1"]},
-        {"plasticity": 1, "bounds": 1, "finetune": 4, "evaluate": 2} | ANALYSIS,
+        {"plasticity": 1, "measure": 2, "finetune": 4, "evaluate": 2} | ANALYSIS,
     ),
     "component removed": ({"components": ["mha"]}, ANALYSIS),
     "components turned": ({"components": ["ln1", "mha"]}, ANALYSIS),
@@ -188,7 +188,7 @@ LISTS = {
         {"pretrain": 1} | ALL_RESULTS,
     ),
     "model in the catalog that nothing uses": ({"catalog__models__unused": {"timm": "vit_base_patch16_224"}}, {}),
-    "another source": ({"plasticity__source": "digits"}, {"plasticity": 2, "bounds": 2} | ANALYSIS),
+    "another source": ({"plasticity__source": "digits"}, {"plasticity": 2, "measure": 2} | ANALYSIS),
     "the same models measured, by name": ({"plasticity__models": ["vit_smoke"]}, {}),
     "override of a dataset": (
         {"overrides": {"digits": {"finetune": {"steps": 12}}}},
@@ -226,7 +226,7 @@ def test_only_the_cells_of_a_new_seed_run(smoke):
 REVISIONS = {
     "data.smk": {"fetch_dataset": 3, "pretrain": 1} | ALL_RESULTS,
     "models.smk": {"pretrain": 1} | ALL_RESULTS,
-    "plasticity.smk": {"plasticity": 2, "bounds": 2} | ANALYSIS,
+    "plasticity.smk": {"plasticity": 2, "measure": 2} | ANALYSIS,
     "probe.smk": {"probe": 2} | ANALYSIS,
     "finetune.smk": CELLS | ANALYSIS,
     "analysis.smk": ANALYSIS,

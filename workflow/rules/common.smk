@@ -92,6 +92,11 @@ def finetune_settings(wildcards):
     return studies.json_text(studies.stage_settings(config, "finetune", wildcards.dataset, wildcards.model))
 
 
+def short_run_settings(wildcards):
+    """The settings of the cells where a predictor fine-tunes; otherwise none, so that they change nothing."""
+    return finetune_settings(wildcards) if studies.fine_tunes(config["predictors"]) else "{}"
+
+
 def pretraining_dataset(wildcards):
     return f"resources/datasets/{config['catalog']['models'][wildcards.model]['pretrain']['dataset']}"
 

@@ -24,22 +24,33 @@ rule plasticity:
         " --threads {threads} --output {output} > {log} 2>&1"
 
 
-rule bounds:
-    input:
-        model="resources/models/{model}",
-        source=f"resources/datasets/{config['plasticity']['source']}",
-    output:
-        PATHS["bounds"],
-    log:
-        "<logs>/bounds/{model}/{component}.log",
-    localrule: SMALL
-    conda:
-        "../../envs/torch.yaml"
-    params:
-        study=config["study"],
-        settings=settings("bounds"),
-        rev=1,
-    shell:
-        "python -m vit_plasticity.warm bounds --model {input.model} --source {input.source}"
-        " --component {wildcards.component} --params {params.settings:q} --study {params.study} --rev {params.rev}"
-        " --threads {threads} --output {output} > {log} 2>&1"
+if GRID["predictors"]:
+
+    rule measure:
+        input:
+            model="resources/models/{model}",
+            source=f"resources/datasets/{config['plasticity']['source']}",
+            dataset="resources/datasets/{dataset}",
+        output:
+            collect(
+                PATHS["measure"],
+                predictor=GRID["predictors"],
+                allow_missing=True,
+            ),
+        log:
+            "<logs>/measure/{model}/{dataset}.log",
+        localrule: SMALL
+        conda:
+            "../../envs/torch.yaml"
+        params:
+            study=config["study"],
+            predictors=GRID["predictors"],
+            components=config["components"],
+            settings=settings("measure"),
+            finetune=short_run_settings,
+            rev=1,
+        shell:
+            "python -m vit_plasticity.warm measure --model {input.model} --source {input.source} --dataset {input.dataset}"
+            " --predictor {params.predictors} --components {params.components} --params {params.settings:q}"
+            " --finetune {params.finetune:q} --study {params.study} --rev {params.rev}"
+            " --threads {threads} --output {output} > {log} 2>&1"

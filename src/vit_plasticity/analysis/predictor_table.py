@@ -9,18 +9,15 @@ GROUP = ["model", "dataset", "component"]
 _KEY = [*GROUP, "predictor", "block"]
 
 
-def join(*, plasticity, rates, bounds, measured, runs):
+def join(*, plasticity, rates, measured, runs):
     """Rows of the table `predictors`, in the order of its columns; a block of null is the component as a whole.
 
-    plasticity: rows of `summary.plasticity_of`; rates: of `summary.rates_by_block`; bounds: of the stage `bounds`, one
-    per block, the same for all datasets of a model; measured: rows of the stage `measure`; runs: of `finetune`. Any may
-    be empty. What the stage `measure` gives stands; `bound` and `parameters` are made here where it gives none.
+    plasticity: rows of `summary.plasticity_of`; rates: of `summary.rates_by_block`; measured: of the stage `measure`;
+    runs: of `finetune`. Any may be empty. `parameters` is made here of the runs where the stage `measure` gives none.
     """
     frames = [measured, _plasticity(plasticity, rates)]
-    datasets = pd.concat([frame[GROUP[:2]] for frame in (plasticity, measured, runs)]).drop_duplicates()
-    for name, rows in (("bound", _bounds(bounds, datasets)), ("parameters", _parameters(runs))):
-        if not measured["predictor"].eq(name).any():
-            frames.append(rows)
+    if not measured["predictor"].eq("parameters").any():
+        frames.append(_parameters(runs))
     frames = [frame.reindex(columns=schemas.columns("predictors")) for frame in frames if len(frame)]
     if not frames:
         return schemas.schema("predictors").empty_table().to_pandas()
@@ -38,13 +35,6 @@ def _plasticity(plasticity, rates):
     names = {"plasticity": "value", "plasticity_ci_low": "ci_low", "plasticity_ci_high": "ci_high", "n_pairs": "n"}
     rows = [plasticity.rename(columns=names), rates.rename(columns={"rate_mean": "value", "n_pairs": "n"})]
     return pd.concat([rows[0].assign(block=pd.NA), rows[1]], ignore_index=True).assign(predictor="plasticity")
-
-
-def _bounds(bounds, datasets):
-    """One row per dataset and block, and the mean over blocks."""
-    rows = bounds.rename(columns={"bound": "value"})
-    mean = rows.groupby(["model", "component"], sort=False, as_index=False)["value"].mean().assign(block=pd.NA)
-    return pd.concat([mean, rows], ignore_index=True).merge(datasets, on="model").assign(predictor="bound")
 
 
 def _parameters(runs):

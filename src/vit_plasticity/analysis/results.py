@@ -21,7 +21,6 @@ def analyse(rows, settings):
     known = predictor_table.join(
         plasticity=rows["plasticity_means"],
         rates=rows["rates_by_block"],
-        bounds=rows["bounds"],
         measured=rows["predictors"],
         runs=rows["finetune"],
     )

@@ -14,7 +14,6 @@ _CELL = f"{_GROUP} seed"
 COLUMNS = {
     "rates": f"{_GROUP} block pair source_image target_image rate",
     "rates_by_block": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
-    "bounds": "model component block bound",
     "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
     "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy chosen n_parameters "
     "n_trained n_train n_val n_test batch_size duration_s peak_memory_mb git_commit device",
@@ -34,12 +33,11 @@ COLUMNS = {
 }
 """Table → its columns, in order."""
 
-INPUTS = ("rates", "bounds")
+INPUTS = ("rates",)
 """Those that only jobs write; the others are tables of a study."""
 
 UNIQUE = {
     "rates_by_block": "model dataset component block",
-    "bounds": "model component block",
     "predictors": f"{_GROUP} predictor block",
     "probe": "model dataset",
     "finetune": f"{_CELL} lr",

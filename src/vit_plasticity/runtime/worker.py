@@ -21,7 +21,7 @@ from pathlib import Path
 from vit_plasticity.runtime import source
 from vit_plasticity.runtime.client import socket_address
 
-STAGES = ("bounds", "evaluate", "finetune", "plasticity", "pretrain", "probe")
+STAGES = ("evaluate", "finetune", "measure", "plasticity", "pretrain", "probe")
 """The stages that a worker runs: those that import torch."""
 
 

@@ -8,6 +8,7 @@ import json
 import types
 from pathlib import Path
 
+from vit_plasticity import predictors
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import schema
@@ -64,8 +65,14 @@ def grid(config):
     lists = {key: config[key] for key in ("models", "datasets", "components", "seeds")}
     return lists | {
         "plasticity_models": config["plasticity"].get("models", config["models"]),
+        "predictors": [name for name in config["predictors"] if name != "plasticity"],  # which has a stage of its own
         "evaluate_on": evaluated_on(config),
     }
+
+
+def fine_tunes(names):
+    """Whether one of these predictors fine-tunes a little."""
+    return any(predictors.known()[name] for name in names)
 
 
 def evaluated_on(config):
@@ -105,6 +112,14 @@ def _meaning_problems(config):
             components.parse(component)
         except ValueError as error:
             yield f"components[{i}]: {error}"
+    for i, name in enumerate(config["predictors"]):
+        if name not in predictors.names():
+            yield f"predictors[{i}]: unknown predictor {name!r}; {schema.suggest(name, predictors.names())}"
+    if "bound_holding" in config["predictors"] and config["measure"]["images"] < config["plasticity"]["pairs"]:
+        yield (
+            f"measure.images: got {config['measure']['images']}; bound_holding must hold for the images of all "
+            f"plasticity.pairs, {config['plasticity']['pairs']}"
+        )
     for path, name in _names_of_models(config):
         if name not in models:
             yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"

@@ -10,7 +10,6 @@ CELL = "{model}/{dataset}/{component}/seed={seed}"
 
 PATHS = {
     "plasticity": "plasticity/{model}/{dataset}/{component}.parquet",
-    "bounds": "bounds/{model}/{component}.parquet",
     "measure": "predictors/{predictor}/{model}/{dataset}.parquet",
     "probe": "probe/{model}/{dataset}.parquet",
     "finetune": f"finetune/{CELL}/runs.parquet",
@@ -103,7 +102,7 @@ def files(grid):
 
     grid: models, datasets, components, seeds; plasticity_models (those measured; default: models); predictors (those of
     the stage measure; default: none); evaluate_on (dataset → datasets that its cells are also evaluated on). Only
-    components of a block have rates and bounds.
+    measurable components have rates.
     Raises InputError where the grid is malformed.
     """
     grid = _checked(grid)
@@ -112,7 +111,6 @@ def files(grid):
     rates = {"model": grid["plasticity_models"], "dataset": datasets, "component": measurable(grid["components"])}
     axes = {
         "plasticity": rates,
-        "bounds": {key: rates[key] for key in ("model", "component")},
         "measure": {"predictor": grid["predictors"], "model": grid["plasticity_models"], "dataset": datasets},
         "probe": {"model": models, "dataset": datasets},
         "finetune": cell,

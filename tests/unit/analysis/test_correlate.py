@@ -24,7 +24,7 @@ SMALL = {"models": ["m"], "datasets": ["a", "b", "c"], "components": ["mha", "fc
 LRS = (1e-3, 1e-2, 1e-1)
 PARAMS = json.dumps({"bootstrap": 50, "permutations": 100})
 STUDY_TABLES = set(schemas.COLUMNS) - set(schemas.INPUTS)
-PREDICTORS = ["parameters", "fisher"]
+PREDICTORS = ["bound", "parameters", "fisher"]
 GRID = SMALL | {"predictors": PREDICTORS, "evaluate_on": {"a": ["b", "c"]}}
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -210,7 +210,7 @@ def test_a_component_that_diverged_ranks_last_and_has_no_mean(written):
 
 def test_predictors_are_rows_whatever_stage_gave_them(written):
     table = written.predictors
-    assert set(table["predictor"]) == {"plasticity", "bound", *PREDICTORS}
+    assert set(table["predictor"]) == {"plasticity", *PREDICTORS}
     for predictor, components in (("plasticity", 3), ("bound", 3), ("fisher", 4), ("parameters", 4)):
         whole = table[table["predictor"].eq(predictor) & table["block"].isna()]
         assert len(whole) == 3 * components and whole["value"].notna().all(), predictor
@@ -236,11 +236,10 @@ def test_parameters_are_counted_from_the_runs_where_no_file_gives_them(results, 
 
 def test_parameters_of_the_head_are_no_parameters_of_a_component():
     trained = pd.DataFrame({"model": "m", "dataset": "d", "component": ["mha", "head"], "n_trained": [263_700, 700]})
-    frames = {name: schemas.schema(name).empty_table().to_pandas() for name in ("bounds", "predictors", "rates")}
+    frames = {name: schemas.schema(name).empty_table().to_pandas() for name in ("predictors", "rates")}
     found = predictor_table.join(
         plasticity=analysis.plasticity_of(frames["rates"], 0.95),
         rates=analysis.rates_by_block(frames["rates"], 0.95),
-        bounds=frames["bounds"],
         measured=frames["predictors"],
         runs=trained,
     )
@@ -250,7 +249,7 @@ def test_parameters_of_the_head_are_no_parameters_of_a_component():
 def test_correlations_have_every_scope_predictor_and_statistic(written):
     scopes, pooled = 3 + 1 + 1, 1 + 1
     assert len(written.correlation) == 4 * (scopes * 3 + pooled) + 3 * scopes  # relative gain; given parameters
-    assert set(written.correlation["predictor"]) == {"plasticity", "bound", *PREDICTORS}
+    assert set(written.correlation["predictor"]) == {"plasticity", *PREDICTORS}
     plastic = written.correlation.query(
         "predictor == 'plasticity' and outcome == 'accuracy' and statistic == 'pearson'"
     )
@@ -270,7 +269,7 @@ def test_regret_charges_what_diverged_and_compares_rules(written):
     assert on_c.loc["always-ln1", "regret"] == pytest.approx(accuracy.max() - accuracy.min())
     assert on_c.loc["always-ln1", "n_diverged"] == 1 and pd.isna(on_c.loc["always-ln1", "test_accuracy"])
     assert on_c.loc["always-mha", "test_accuracy"] == accuracy["mha"]
-    rules = {"plasticity", "bound", *PREDICTORS, "validation", "random", "always-mha", "always-fc1", "always-ln1"}
+    rules = {"plasticity", *PREDICTORS, "validation", "random", "always-mha", "always-fc1", "always-ln1"}
     assert set(written.regret["rule"]) == rules
     assert len(written.differences) == 2 * 6 * 3  # two pooled scopes, pairs of predictors, statistics
 
@@ -355,7 +354,7 @@ def changed(path, target, **about):
 
 def test_missing_files_of_the_grid_are_named_and_counted(results, tmp_path):
     with pytest.raises(
-        cli.InputError, match=r"^12 of the grid's 35 files are missing, the first: .*m/a/mha/seed=7/runs"
+        cli.InputError, match=r"^12 of the grid's 33 files are missing, the first: .*m/a/mha/seed=7/runs"
     ):
         run(
             tmp_path,
@@ -458,7 +457,7 @@ def test_the_command_imports_no_torch_and_exits_with_a_message(results, tmp_path
 def test_the_demo_grid_is_complete(tmp_path):
     files = inputs.of_grid(write_study(tmp_path, **DEMO, steps=2, every=1, pairs=2), DEMO)
     assert {stage: len(paths) for stage, paths in files.items()} == {
-        "plasticity": 20, "bounds": 5, "measure": 0, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
+        "plasticity": 20, "measure": 0, "probe": 4, "finetune": 48, "history": 48, "evaluate": 0,
     }  # fmt: skip
 
 

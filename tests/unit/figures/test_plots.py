@@ -24,7 +24,7 @@ PAPER = {
     "components": ["mha", "fc1", "fc2", "ln2", "ln1", "embed", "full", "mha+fc1", "ffn"],
     "seeds": [0],
 }
-PREDICTORS = ["fisher", "parameters", "bound_holding"]
+PREDICTORS = ["bound", "fisher", "parameters", "bound_holding"]
 POOLED = "4 datasets, each centred"
 ONE = {"models": ["m"], "datasets": ["d"], "components": ["mha"], "seeds": [0]}
 pytestmark = pytest.mark.filterwarnings("error")
@@ -105,10 +105,12 @@ def test_every_figure_is_drawn_from_any_study(tmp_path, grid, options):
         draw(name, folder).canvas.draw()
 
 
-@pytest.mark.parametrize("stage", ["plasticity", "probe", "finetune", "bounds", "history"])
+@pytest.mark.parametrize("stage", ["plasticity", "probe", "finetune", "measure", "history"])
 def test_every_figure_is_drawn_while_only_one_stage_is_done(tmp_path, stage):
-    results = write_study(tmp_path / "r", **DEMO, steps=4, every=2, pairs=3)
-    pattern = {"finetune": "finetune/**/runs", "history": "finetune/**/history"}.get(stage, f"{stage}/**/*")
+    results = write_study(tmp_path / "r", **DEMO, steps=4, every=2, pairs=3, predictors=["bound"])
+    pattern = {"measure": "predictors/**/*", "finetune": "finetune/**/runs", "history": "finetune/**/history"}.get(
+        stage, f"{stage}/**/*"
+    )
     files = map(str, results.glob(f"{pattern}.parquet"))
     correlate.main(["--study", "synthetic", "--output", str(tmp_path / "t"), *files])
     for name in layout.FIGURES:
