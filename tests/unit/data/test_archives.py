@@ -94,7 +94,7 @@ def test_a_file_in_the_place_of_a_folder_is_refused(tmp_path, target):
 
 
 @pytest.mark.parametrize("write", [tar, zipped], ids=["tar", "zip"])
-def test_a_bomb_is_refused_while_it_unpacks(tmp_path, target, write, monkeypatch):
+def test_a_bomb_is_refused_before_it_unpacks(tmp_path, target, write, monkeypatch):
     monkeypatch.setattr(archives, "ANYWAY", 1 << 20)
     archive = write(tmp_path / "x", {f"{n}.txt": bytes(1 << 19) for n in range(4)})
     with pytest.raises(InputError, match="as a bomb does"):
@@ -152,9 +152,21 @@ def test_an_odd_name_is_refused_or_kept(tmp_path, target):
         info = tarfile.TarInfo("x")
         info.pax_headers = {"path": "a\0b"}
         archive.addfile(info)
+    with tarfile.open(tmp_path / "y.tar", "w") as archive:
+        archive.addfile(tarfile.TarInfo("bad\udcff"))
     with pytest.raises(InputError, match="is refused"):
         extract(tmp_path / "x.tar", target)
+    assert unpacked(target) == {}
+    extract(tmp_path / "y.tar", target)
     assert unpacked(target) == {"bad\udcff": b""}
+
+
+@pytest.mark.parametrize("write", [tar, zipped], ids=["tar", "zip"])
+def test_a_refusal_of_the_last_member_leaves_nothing(tmp_path, target, write):
+    write(tmp_path / "x", {"a/1": b"1", "b/2": b"2", "../3": b"3"})
+    with pytest.raises(InputError, match="would leave the folder"):
+        extract(tmp_path / "x", target)
+    assert not unpacked(target)
 
 
 def test_what_is_no_archive_is_refused(tmp_path, target):

@@ -127,7 +127,7 @@ def photograph(width, height, seed=0):
     file = io.BytesIO()
     noisy = np.clip(scene + rng.normal(0, 6, scene.shape), 0, 255).astype(np.uint8)
     Image.fromarray(noisy).save(file, "JPEG", quality=92)
-    return np.asarray(Image.open(file).convert("RGB"))
+    return np.array(Image.open(file).convert("RGB"))
 
 
 NORMALISATIONS = {"imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), "half": ((0.5,) * 3, (0.5,) * 3)}
