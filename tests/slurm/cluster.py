@@ -17,6 +17,7 @@ import sys
 import time
 from pathlib import Path
 
+BUSY = "Batch job submission failed: Socket timed out on send/recv operation"
 PACKAGES = ("munge", "slurmctld", "slurmd", "slurm-client")
 PROGRAMS = ("mungekey", "munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "scancel", "sinfo")
 
@@ -57,7 +58,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 
 GresTypes=gpu
-NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:fake:2 State=UNKNOWN
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory_mb} Gres=gpu:fake:2 Feature=max,input State=UNKNOWN
 PartitionName=normal Nodes=localhost Default=YES PriorityTier=10 MaxTime=7-0 State=UP
 PartitionName=preempt Nodes=localhost PriorityTier=1 GraceTime={grace_s} MaxTime=7-0 State=UP
 """
@@ -187,6 +188,19 @@ class SlurmCluster:
                 self.run("scontrol", "update", f"jobid={job_id}", "StartTime=now")
 
     @contextlib.contextmanager
+    def partition(self, name):
+        """A further partition of that name, within the block."""
+        self.run("scontrol", "create", f"partition={name}", "nodes=localhost", "prioritytier=10")
+        try:
+            yield
+        finally:
+            self.run("scontrol", "delete", f"partition={name}")
+
+    def be_busy_once(self):
+        """Let the next sbatch hear that the controller is too busy to answer."""
+        (self.folder / "busy").touch()
+
+    @contextlib.contextmanager
     def drained(self):
         """Within the block no further job starts; those that run go on."""
         self.run("scontrol", "update", "nodename=localhost", "state=drain", "reason=test")
@@ -223,9 +237,12 @@ class SlurmCluster:
         }
         self.configuration.write_text(CONFIGURATION.format(**values))
         (self.folder / "gres.conf").write_text(GPUS)
-        # A job step is started without SLURM_CONF, and the inner srun would look for /etc/slurm.
-        self._wrap("srun", f"SLURM_CONF={self.configuration}")
-        self._wrap("sbatch", f"""printf '%s\\n' "$*" >> {self.folder}/submitted;""")
+        # A job step is started without SLURM_CONF, and so is Snakemake in a job: they would look for /etc/slurm.
+        here = f"export SLURM_CONF={self.configuration};"
+        for program in ("srun", "squeue", "scontrol", "scancel", "sinfo"):
+            self._wrap(program, here)
+        answer = f"""rm {self.folder}/busy 2> /dev/null && echo "sbatch: error: {BUSY}" >&2 && exit 1;"""
+        self._wrap("sbatch", f"""{here} printf '%s\\n' "$*" >> {self.folder}/submitted; {answer}""")
 
     def _wrap(self, program, before):
         """Put a program on the PATH that does something before it becomes the real one."""

@@ -68,11 +68,11 @@ class Study:
         assert status == 0, self.said()
 
     @contextmanager
-    def start(self, *options):
+    def start(self, *options, **variables):
         """Snakemake running in the background, killed at the end of the block; a block that fails leaves no job."""
         with (self.folder / "snakemake.out").open("w") as out:
             process = subprocess.Popen(
-                self.command(*options), cwd=self.folder, env=self.slurm.env, stdout=out, stderr=out
+                self.command(*options), cwd=self.folder, env=self.slurm.env | variables, stdout=out, stderr=out
             )
         try:
             yield process

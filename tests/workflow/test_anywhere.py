@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from PIL import Image
-from processes import ROOT, SMOKE, SNAKEMAKE, snakemake, write_config
+from processes import ROOT, SMOKE, SNAKEMAKE, snakemake, stage, write_config
 
 ASCII = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 
@@ -66,3 +66,20 @@ def test_an_image_folder_with_accents_in_an_ascii_locale_without_a_home(tmp_path
     about = json.loads((folder / "resources/datasets/mine/dataset.json").read_text(encoding="utf-8"))
     assert about["classes"] == ["café", "thé"]
     assert (folder / "resources/models/vit_smoke/model.safetensors").exists()
+
+
+def test_folders_may_be_links_to_places_that_do_not_exist_yet(tmp_path):
+    """As where a home is small, and the large folders are put on a scratch that is still empty."""
+    scratch, folder = tmp_path / "scratch", tmp_path / "study"
+    folder.mkdir()
+    for name in ("resources", "results", "logs"):
+        (folder / name).symlink_to(scratch / "deep" / name)
+    snakemake(folder, "results/smoke/probe/vit_smoke/digits.parquet")
+    assert (scratch / "deep/results/smoke/probe/vit_smoke/digits.parquet").is_file()
+    assert (scratch / "deep/logs/smoke/probe/vit_smoke/digits.log").is_file()
+
+
+def test_a_stage_by_hand_makes_what_a_link_points_to(tmp_path):
+    (tmp_path / "resources").symlink_to(tmp_path / "scratch/resources")
+    stage("fetch", "dataset", "digits", "--output", "resources/datasets/digits", cwd=tmp_path)
+    assert (tmp_path / "scratch/resources/datasets/digits/dataset.json").is_file()

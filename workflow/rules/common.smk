@@ -8,7 +8,7 @@ from snakemake.exceptions import WorkflowError
 BASE = Path(workflow.basedir)
 sys.path.insert(0, str(BASE / "src"))
 
-from vit_plasticity.runtime import checkout, client
+from vit_plasticity.runtime import checkout, client, files
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
 from vit_plasticity.study import grid, loading
@@ -136,4 +136,6 @@ DOWNLOADS = download_options()
 
 onstart:
     if workflow.is_main_process:
+        for folder in ("resources", "results", "logs"):  # which may be links to a file system where nothing is yet
+            files.make_folder(folder)
         client.start_worker()

@@ -15,7 +15,9 @@ def use(base):
     """
     source = str(Path(base, "src"))
     others = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", source)]
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    programs = [str(Path(sys.executable).parent), str(Path(base, "workflow/bin"))]  # the second: see runtime.sbatch
+    path = [entry for entry in os.environ["PATH"].split(os.pathsep) if entry not in programs]
+    os.environ["PATH"] = os.pathsep.join([*programs, *path])
     os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
     os.environ["PYTHONUTF8"] = "1"
     if not _in_user_site("snakemake"):

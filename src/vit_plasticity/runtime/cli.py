@@ -12,6 +12,10 @@ class InputError(Exception):
     """Input that cannot be used. The message says what was got, what is allowed, and what to do next."""
 
 
+class MachineError(Exception):
+    """What another machine might be able to do: a retry elsewhere makes sense. The message says what is amiss."""
+
+
 def parser(stage, description):
     """An argument parser for one stage; `description` is the stage's docstring, whose first line becomes its
     summary."""
@@ -47,14 +51,16 @@ def add_table_arguments(parser, what, *, many=False):
 def add_compute_arguments(parser):
     """Add what every stage that computes with torch takes: --device and --threads."""
     parser.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda or cuda:N (default: the first GPU, or the CPU)"
+        "--device",
+        default=os.environ.get("VIT_PLASTICITY_DEVICE") or "auto",
+        help="auto, cpu, cuda or cuda:N (default: $VIT_PLASTICITY_DEVICE, or the first GPU, or the CPU)",
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
 
 
 def run(main, argv=None):
     """Run a stage's `main` and return its exit status: 0 done, 2 input refused, 1 the machine failed (a full disk,
-    say), 141 the reader of its output went away.
+    no GPU), 141 the reader of its output went away.
 
     Any other exception is a defect and keeps its traceback.
     """
@@ -68,6 +74,9 @@ def run(main, argv=None):
     except InputError as error:
         print(f"{stage}: error: {error}", file=sys.stderr)
         return 2
+    except MachineError as error:
+        print(f"{stage}: failed: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # who read the output, `head` for instance, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it ends
         return 128 + signal.SIGPIPE
@@ -77,7 +86,7 @@ def run(main, argv=None):
             raise
         where = f" at {failure.filename}" if failure.filename else ""
         print(
-            f"{stage}: error: {failure.strerror}{where}. Nothing was left half-written; "
+            f"{stage}: failed: {failure.strerror}{where}. Nothing was left half-written; "
             "make room or mend the permission, and run the same command again.",
             file=sys.stderr,
         )

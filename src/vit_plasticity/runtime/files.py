@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all. Standard library only."""
+"""Files that appear whole or not at all, in folders that may lie elsewhere. Standard library only."""
 
 import os
 import tempfile
@@ -13,7 +13,7 @@ def atomic(path):
     The data is flushed to disk before the rename, so that a crash leaves the old file, the new file, or none.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     os.close(descriptor)
     temporary = Path(name)
@@ -25,6 +25,11 @@ def atomic(path):
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def make_folder(path):
+    """Make a folder and its parents where there are none, also behind a link to a place that does not exist yet."""
+    Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
 
 
 def _umask():

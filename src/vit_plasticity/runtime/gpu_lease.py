@@ -6,13 +6,17 @@ that ends. SLURM, or a person who sets ``CUDA_VISIBLE_DEVICES`` to one device, h
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
+from itertools import takewhile
 from pathlib import Path
 
 from vit_plasticity.runtime import locks
+
+SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
 _held = []  # open files, so that the locks last as long as the process
 
@@ -21,12 +25,21 @@ def visible_devices():
     """The GPUs that CUDA would show this process, as it numbers them: ``["0", "1"]``."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [device for device in chosen.split(",") if device]
+        # As CUDA reads it, up to the first that names none: "-1" and SLURM's "NoDevFiles" leave no GPU.
+        devices = (device.strip() for device in chosen.split(","))
+        return list(takewhile(re.compile(r"\d+|(GPU|MIG)-\S+").fullmatch, devices))
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=True, timeout=60).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return [str(n) for n in range(sum(line.startswith("GPU ") for line in listed.splitlines()))]
+
+
+def given():
+    """How this job was given a GPU, by a scheduler or by a person ("CUDA_VISIBLE_DEVICES=0"), or None."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return f"CUDA_VISIBLE_DEVICES={os.environ['CUDA_VISIBLE_DEVICES']}" if visible_devices() else None
+    return next((f"{name}={os.environ[name]}" for name in SLURM_GPUS if os.environ.get(name)), None)
 
 
 def count():

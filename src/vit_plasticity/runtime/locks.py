@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.files import make_folder
 
 
 @contextmanager
@@ -18,7 +19,7 @@ def hold(path, what):
     that ends, and whoever waited must look whether there is still something to do.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     waited = False
     while True:
         with path.open("a", encoding="utf-8") as file:
