@@ -33,7 +33,7 @@ def main(argv=None):
     source = Source(arguments.downloads, arguments.offline, arguments.mirror)
     if arguments.kind == "dataset":
         catalog = {} if entry is None else {arguments.name: entry}
-        fetch_dataset(datasets.lookup(arguments.name, catalog), arguments.output, source)
+        fetch_dataset(datasets.lookup(arguments.name, catalog), arguments.output, source, arguments.threads)
     else:
         from vit_plasticity.vit.fetch import fetch_model  # imports torch and timm
 
@@ -48,6 +48,8 @@ def _add_arguments(parser: argparse.ArgumentParser, kind):
     parser.add_argument(
         "--downloads", type=Path, default=Path("resources/downloads"), help="where downloads are kept (%(default)s)"
     )
+    if kind == "dataset":
+        parser.add_argument("--threads", type=int, help="threads that decode images (default: one for each CPU core)")
     parser.add_argument("--offline", action="store_true", help="never use the net; say which file is missing")
     parser.add_argument(
         "--mirror",

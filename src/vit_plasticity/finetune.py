@@ -44,9 +44,8 @@ def main(argv=None):
     cell.check(dataset, params)
     inputs = {"model": vit.fingerprint(args.model), "dataset": dataset.fingerprint}
     with cell.owned(output.parent / "runs") as folder:
-        device = select_device(
-            args.device, args.threads
-        )  # which may take a GPU: not while another process has the cell
+        # Which may take a GPU: not while another process has the cell.
+        device = select_device(args.device, args.threads, precision=params.precision, compile=params.compile)
         keys = cell.run_keys(inputs, args.component, args.seed, params, args.rev, device, args.threads)
         if cell.is_done(output, keys):
             print(f"complete: {output.parent} was made already; nothing to do")

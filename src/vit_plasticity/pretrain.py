@@ -24,12 +24,13 @@ def main(argv=None):
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
     params = settings("pretrain", args.params)
-    device = select_device(args.device, args.threads)
     dataset = datasets.open_dataset(args.dataset)
     with folders.new_folder(args.output, vit.PROVENANCE) as folder:
         if folder is None:
             print(f"{args.output} was made by another process meanwhile")
             return
+        # Which may take a GPU: not while another process has the folder.
+        device = select_device(args.device, args.threads)
         model, accuracy = pretrain(dataset, params, device, args.threads)
         print(f"accuracy on the {len(dataset.split('test').labels)} test images of {dataset.name}: {accuracy:.4f}")
         source = {"pretrained_on": dataset.name, "data": dataset.fingerprint, "test_accuracy": accuracy}

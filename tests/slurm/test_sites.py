@@ -103,7 +103,7 @@ def test_snakemake_runs_inside_a_job(slurm, one_cell):
     job = slurm.wait_for(lambda: next(iter(slurm.jobs("RUNNING", folder=study.folder)), None), "the cell to start")
     [environment] = slurm.wait_for(lambda: cell_processes(slurm, job).values(), "the cell to train")
     assert environment["SLURM_CPUS_PER_TASK"] == "2"
-    ended = ("COMPLETED", "FAILED", "CANCELLED")
-    slurm.wait_for(lambda: slurm.job(outer)["JobState"] in ended, "Snakemake to end")
+    ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT")
+    slurm.wait_for(lambda: slurm.job(outer)["JobState"] in ended, "Snakemake to end", 400, 1)
     assert slurm.job(outer)["JobState"] == "COMPLETED"
     assert (study.folder / RUNS).exists()

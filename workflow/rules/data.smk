@@ -5,6 +5,7 @@ rule fetch_dataset:
         directory("resources/datasets/{dataset}"),
     log:
         "logs/fetch/datasets/{dataset}.log",
+    threads: 4
     localrule: True
     conda:
         "../../envs/torch.yaml"
@@ -16,5 +17,5 @@ rule fetch_dataset:
     # What was left out, and other notes, must be seen by a user whose jobs succeed.
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
-        " --output {output} {resources.downloads} > {log} 2>&1"
+        " --output {output} --threads {threads} {resources.downloads} > {log} 2>&1"
         "; sed -n '/^note: /p' {log} >&2"

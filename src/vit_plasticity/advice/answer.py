@@ -5,7 +5,6 @@ successive halving by real training, which that order leads.
 """
 
 import dataclasses
-import os
 import time
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from vit_plasticity.advice.sample import EVALUATED, MEASURED, UNTRAINED, sampled
 from vit_plasticity.advice.trial import Trial
 from vit_plasticity.analysis.association import percentiles
 from vit_plasticity.data.registry import open_dataset
+from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import select_device
 from vit_plasticity.training.checkpoints import spec_key
@@ -85,7 +85,7 @@ def answer(
     """
     started = time.perf_counter()
     cache = inputs.default_cache() if cache is None else Path(cache)
-    device = select_device(device, threads or len(os.sched_getaffinity(0)))
+    device = select_device(device, threads or cli.available_cpus())
     parsed = [_parsed(name) for name in components]
     frames = record.summarise(record.load(records))
     report(f"preparing {model} and {dataset}")

@@ -1,6 +1,5 @@
 """Many image files, decoded in threads, into a dataset."""
 
-import os
 import sys
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +18,7 @@ def write_images(writer, paths, labels, splits, short_side):
     read, after all have been tried.
     """
     broken, warnings = [], []
-    with ThreadPoolExecutor(_cpus()) as pool:
+    with ThreadPoolExecutor(writer.threads) as pool:
         scales = _full_scales(writer, paths, pool)
         decoded = _ahead(pool, paths, short_side, scales, warnings)
         for number, (future, path, label, split) in enumerate(zip(decoded, paths, labels, splits, strict=True), 1):
@@ -74,10 +73,6 @@ def _ahead(pool, paths, short_side, scales, warnings):
         if len(pending) == _WINDOW:
             yield pending.popleft()
     yield from pending
-
-
-def _cpus():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _ten(lines):

@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from vit_plasticity.data.registry import FORMAT, SPLITS
+from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.folders import new_folder
 
 
 @contextmanager
-def create(folder, name, *, source, licence):
+def create(folder, name, *, source, licence, threads=None):
     """A Writer for a new dataset, which appears at `folder` as a whole when the block ends well, else not at all.
 
     Yields None if another process made the dataset while this one waited for it. See `folders.new_folder`.
@@ -31,7 +32,7 @@ def create(folder, name, *, source, licence):
         if temporary is None:
             yield None
             return
-        writer = Writer(temporary, name, Path(folder))
+        writer = Writer(temporary, name, Path(folder), threads)
         try:
             yield writer
             writer.finish(source, licence)
@@ -43,10 +44,12 @@ class Writer:
     """Adds images to the splits of a dataset that is being written into `folder`.
 
     classes: the class names, to be set by who adds images. scratch: a folder for what is unpacked on the way.
+    threads: how many may decode images for it, one for each CPU core by default.
     """
 
-    def __init__(self, folder, name, output):
+    def __init__(self, folder, name, output, threads=None):
         self._folder, self._name, self._output = folder, name, output
+        self.threads = threads or cli.available_cpus()
         self._splits, self._notes = {}, {}
         self.classes = []
         self.scratch = folder / "scratch"

@@ -48,6 +48,11 @@ def add_table_arguments(parser, what, *, many=False):
     parser.add_argument("--output", required=True, help=f"Parquet file to write: {what}", **several)
 
 
+def available_cpus():
+    """How many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def add_compute_arguments(parser):
     """Add what every stage that computes with torch takes: --device and --threads."""
     parser.add_argument(

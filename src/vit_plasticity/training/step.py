@@ -5,6 +5,7 @@ Dimensions: B batch, S image size in pixels, K classes.
 
 import math
 import resource
+import sys
 
 import torch
 from torch.nn import functional
@@ -88,7 +89,8 @@ def peak_memory_mb(device):
     """Peak memory in MB (10⁶ bytes): of the GPU since its statistics were reset, or of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
 def autocast(device, precision):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 import zlib
 from pathlib import Path
 
@@ -522,3 +523,17 @@ def test_a_broken_picture_is_not_saved_by_leaving_metadata_aside(tmp_path):
 def test_a_very_large_jpeg_is_read_at_a_fraction(tmp_path):
     Image.new("L", (10_000, 9_500), 77).save(tmp_path / "x.jpg")
     assert images.read_image(tmp_path / "x.jpg", 64).shape == (64, 67, 3)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_images_are_decoded_on_the_threads_given(tmp_path, monkeypatch, threads):
+    busy, read = set(), images.read_image
+
+    def read_image(*arguments):
+        busy.add(threading.get_ident())
+        return read(*arguments)
+
+    monkeypatch.setattr(images, "read_image", read_image)
+    catalog = json.dumps({"imagefolder": str(fill(tmp_path / "in", n=30))})
+    fetch.main(["dataset", "mine", "--catalog", catalog, "--output", str(tmp_path / "out"), "--threads", str(threads)])
+    assert 1 <= len(busy) <= threads

@@ -1,7 +1,9 @@
 """One step and one evaluation: schedule, accumulation, frozen parameters, exact accuracy."""
 
 import copy
+import resource
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -110,3 +112,9 @@ def test_unknown_optimizer_is_refused(model):
 def test_bf16_is_close_to_fp32(model):
     (_, _, (loss, _)), (_, _, (half, _)) = stepped(model), stepped(model, precision="bf16")
     torch.testing.assert_close(loss, half, rtol=0.05, atol=0)
+
+
+def test_peak_memory_is_in_the_same_unit_where_the_system_counts_bytes(monkeypatch):
+    reported = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert training.peak_memory_mb(torch.device("cpu")) == pytest.approx(reported / 1e6, rel=0.5)

@@ -36,14 +36,15 @@ def known():
     }
 
 
-def fetch_dataset(entry, output, source):
-    """Prepare the dataset of a DatasetEntry in the folder `output`, from what the downloads.Source gives.
+def fetch_dataset(entry, output, source, threads=None):
+    """Prepare the dataset of a DatasetEntry in the folder `output`, from what the downloads.Source gives, on `threads`
+    threads (one for each CPU core).
 
     Raises InputError if it has not the number of classes and images that its entry states.
     """
     if entry.format not in known():
         raise InputError(f"dataset {entry.name}: unknown format {entry.format!r}; choose from {', '.join(known())}")
-    with create(output, entry.name, source=entry.source, licence=entry.licence) as writer:
+    with create(output, entry.name, source=entry.source, licence=entry.licence, threads=threads) as writer:
         if writer is None:
             return
         getattr(importlib.import_module(known()[entry.format]), entry.format)(entry, writer, source)
