@@ -125,6 +125,8 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, stop_reques
             loss, accuracy = evaluate_val()
             run.evaluations["val_loss"][run.step - 1], run.evaluations["val_accuracy"][run.step - 1] = loss, accuracy
             run.keep_best(accuracy)
+            where = f"lr {run.lr:g}: step {run.step}/{params.steps}"
+            print(f"{where} loss {run.steps['loss'][run.step - 1]:.4g} val_accuracy {accuracy:.4f}", flush=True)
         run.duration_s = time.perf_counter() - started
         if not pending:
             between_steps(run)
