@@ -5,10 +5,10 @@ rule fetch_dataset:
         directory("resources/datasets/{dataset}"),
     log:
         "logs/fetch/datasets/{dataset}.log",
-    threads: 4
     localrule: True
     conda:
         "../../envs/torch.yaml"
+    threads: 4
     resources:
         downloads=DOWNLOADS,
     params:
