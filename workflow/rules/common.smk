@@ -49,7 +49,7 @@ wildcard_constraints:
 PRETRAINED = [name for name, entry in config["catalog"]["models"].items() if "pretrain" in entry]
 FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINED]
 # Models that are made here or shipped are so small that to measure them takes less time than a place in a cluster's queue.
-SMALL = not any({"timm", "local"} & entry.keys() for entry in config["catalog"]["models"].values())
+SMALL = not any({"timm", "local", "random"} & entry.keys() for entry in config["catalog"]["models"].values())
 GRID = studies.grid(config)
 FILES = grid.files(GRID)
 PATHS = {stage: f"<results>/{path}" for stage, path in grid.PATHS.items()}

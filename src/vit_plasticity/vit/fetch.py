@@ -2,7 +2,7 @@
 that comes with this package.
 
 In each case the weights are loaded into the architecture, strictly, before the folder appears: nothing is ever filled
-in at random. Only safetensors are taken, never pickles.
+in at random, unless an untrained model is asked for. Only safetensors are taken, never pickles.
 """
 
 import difflib
@@ -14,16 +14,19 @@ from pathlib import Path
 import timm
 import torch
 from huggingface_hub import hf_hub_download
+from timm.models._hub import save_for_hf
 
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.folders import new_folder
 from vit_plasticity.vit import families
 from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, load, write_provenance
+from vit_plasticity.vit.preprocess import preprocessing
 
 FILES = (CONFIG, WEIGHTS)
 SHIPPED = Path(__file__).with_name("shipped")
 """The folder of the models that come with the package, one folder each, with provenance."""
-_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"} or {"shipped": "vit_mini"}'
+_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"} {"shipped": "vit_mini"} or '
+_FORMS += '{"random": "vit_base_patch16_224"}'
 
 
 def fetch_model(name, entry, output, source):
@@ -32,7 +35,7 @@ def fetch_model(name, entry, output, source):
     Raises InputError for an entry of another form, a model that timm does not know or that is outside the family,
     weights that cannot be had or do not fit.
     """
-    if not isinstance(entry, dict) or len(entry) != 1 or not entry.keys() <= {"timm", "local", "shipped"}:
+    if not isinstance(entry, dict) or len(entry) != 1 or not entry.keys() <= {"timm", "local", "shipped", "random"}:
         raise InputError(f"catalog.models.{name}: got {entry!r}; fetch takes {_FORMS}")
     with new_folder(output, PROVENANCE) as folder:
         if folder is None:
@@ -44,6 +47,8 @@ def fetch_model(name, entry, output, source):
             origin = _from_hub(value, folder, source)
         elif kind == "local":
             origin = _from_folder(Path(value).expanduser(), folder)
+        elif kind == "random":
+            origin = _untrained(value, folder)
         else:
             origin = _from_package(value, folder)
         try:
@@ -83,6 +88,26 @@ def _from_package(name, folder):
     return {"shipped": name} | note["source"]
 
 
+def _untrained(tag, folder):
+    """Save the architecture of a timm tag as it is before training, the same each time."""
+    if not timm.is_model(tag):
+        close = difflib.get_close_matches(tag.split(".")[0], timm.list_models("*vit*") + timm.list_models("deit*"), n=4)
+        raise InputError(f"timm {timm.__version__} has no model {tag!r}; close names: {', '.join(close) or 'none'}")
+    _check_architecture(tag)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        save_for_hf(timm.create_model(tag, pretrained=False), folder, safe_serialization=True)
+    return f"untrained {tag}, seed 0"
+
+
+def _check_architecture(tag):
+    """Raise InputError, before any weights are had, unless the model of a tag can be studied."""
+    with torch.device("meta"):
+        model = timm.create_model(tag, pretrained=False)
+    families.check(model, tag)
+    preprocessing(model)
+
+
 def _from_hub(tag, folder, source):
     repository = _repository(tag)
     for name in FILES:
@@ -101,8 +126,7 @@ def _repository(tag):
         raise InputError(
             f"timm {timm.__version__} has no weights {tag!r} on the hub; close names: {', '.join(close) or 'none'}"
         )
-    with torch.device("meta"):
-        families.check(timm.create_model(tag, pretrained=False), tag)
+    _check_architecture(tag)
     return config.hf_hub_id
 
 

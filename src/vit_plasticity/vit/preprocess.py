@@ -19,12 +19,25 @@ class Preprocessing:
 
 
 def preprocessing(model):
-    """The Preprocessing of a timm model. Raises InputError for images that are not square or not RGB."""
+    """The Preprocessing of a timm model. Raises InputError for images that are not square or not RGB, or of
+    another size than the model's own, and for a resizing that is not known here."""
     cfg = model.pretrained_cfg
     channels, height, width = cfg["input_size"]
     if channels != 3 or height != width:
         raise InputError(
             f"the model takes {channels} x {height} x {width} images; this project feeds square RGB images"
+        )
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if own is not None and tuple(own) != (height, width):
+        raise InputError(
+            f"the model is made for {own[0]} x {own[1]} pixels, and its pretrained_cfg says input_size {height} x "
+            f"{width}; write the one that its weights are for into both places of config.json"
+        )
+    crop_mode = cfg.get("crop_mode") or "center"
+    if crop_mode != "center":
+        raise InputError(
+            f"the model asks for crop_mode {crop_mode!r}; evaluation here resizes the shorter side and crops the "
+            "center. Choose weights of another input, or set crop_mode to 'center' in a copy of its folder"
         )
     interpolation = cfg.get("interpolation") or "bicubic"
     if interpolation not in ("bilinear", "bicubic"):

@@ -115,6 +115,53 @@ def another_family(folder):
     (folder / "config.json").write_text(json.dumps(config | {"architecture": "resnet18"}))
 
 
+def changed_config(**changes):
+    def harm(folder):
+        config = json.loads((folder / "config.json").read_text())
+        for path, value in changes.items():
+            place, key = (config["pretrained_cfg"], path[4:]) if path.startswith("cfg_") else (config, path)
+            place[key] = value
+        (folder / "config.json").write_text(json.dumps(config))
+
+    return harm
+
+
+def extra_tensor(folder):
+    state = load_file(folder / "model.safetensors")
+    save_file(state | {"blocks.9.norm1.weight": torch.ones(3)}, folder / "model.safetensors")
+
+
+UNSEEN = {
+    "resampled weights": (changed_config(model_args={"img_size": 96}, cfg_input_size=[3, 96, 96]), "not resampled"),
+    "num_classes in two places": (changed_config(num_classes=7), "num_classes 7"),
+    "another num_classes in pretrained_cfg": (changed_config(cfg_num_classes=7, num_classes=7), "num_classes 7"),
+    "a tensor too many": (extra_tensor, "blocks.9.norm1.weight"),
+    "squash": (changed_config(cfg_crop_mode="squash"), "crop_mode 'squash'"),
+    "no pooled token": (changed_config(model_args={"global_pool": ""}), "global_pool ''"),
+    "another input size": (changed_config(cfg_input_size=[3, 96, 96]), "input_size 96 x 96"),
+}
+"""What timm takes without a word: harm to a folder, and what is said of it."""
+
+
+@pytest.mark.parametrize(("harm", "message"), UNSEEN.values(), ids=UNSEEN)
+def test_what_timm_takes_without_a_word_is_refused(hub, tmp_path, harm, message):
+    shutil.copytree(hub / "timm" / TAG, tmp_path / "given")
+    harm(tmp_path / "given")
+    with pytest.raises(InputError, match=message):
+        fetch_model({"local": str(tmp_path / "given")}, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_untrained_model_is_the_same_each_time(tmp_path):
+    one, two = (fetch_model({"random": "test_vit"}, tmp_path / name) for name in "ab")
+    assert vit.fingerprint(one) == vit.fingerprint(two)
+    assert json.loads((one / "provenance.json").read_text())["source"] == "untrained test_vit, seed 0"
+    with pytest.raises(InputError, match=r"close names: .*vit_base_patch16_224"):
+        fetch_model({"random": "vit_base_patch16_242"}, tmp_path / "c")
+    with pytest.raises(InputError, match="is a ResNet"):
+        fetch_model({"random": "resnet18"}, tmp_path / "c")
+
+
 @pytest.mark.parametrize(
     "harm",
     [

@@ -30,6 +30,11 @@ class VisionTransformers:
         return type(model) is VisionTransformer
 
     def check(self, model, name):
+        if not model.global_pool:
+            raise InputError(
+                f"model {name!r} has global_pool '': its head reads every token, and none to classify by; set "
+                "global_pool to 'token' or 'avg' in model_args of its config.json"
+            )
         expected = {
             "": Block,
             "norm1": nn.LayerNorm,
