@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import math
 
+import numpy as np
 import pandas as pd
 
 from vit_plasticity.analysis import stats
@@ -28,30 +29,35 @@ def rates_by_block(rates, confidence, *, same_images=False):
 
     rates: one job's rows. same_images: the source images are the target images; see `runtime.intervals`.
     """
-    keys = rates[GROUP].drop_duplicates()
-    if keys.empty:
+    if rates.empty:
         return pd.DataFrame(columns=[*GROUP, "block", "rate_mean", "rate_std", "n_pairs", "ci_low", "ci_high"])
-    values, source, target = _by_pair(rates)
+    blocks, values, source, target = _by_pair(rates)
     mean, low, high = image_interval(values, source, target, confidence, same_images=same_images)
-    table = {"block": values.index, "rate_mean": mean, "rate_std": values.std(axis=1, ddof=1), "n_pairs": len(source)}
-    return keys.merge(pd.DataFrame(table | {"ci_low": low, "ci_high": high}), how="cross")
+    deviation = values.std(axis=1, ddof=1) if len(source) > 1 else math.nan
+    table = {"block": blocks, "rate_mean": mean, "rate_std": deviation, "n_pairs": len(source)}
+    return pd.DataFrame(rates[GROUP].iloc[0].to_dict() | table | {"ci_low": low, "ci_high": high})
 
 
 def plasticity_of(rates, confidence, *, same_images=False):
     """The plasticity of one measurement: mean over blocks, then over pairs, with an interval as `rates_by_block`."""
-    keys = rates[GROUP].drop_duplicates()
-    if keys.empty:
-        return keys.assign(plasticity=math.nan, n_pairs=0, plasticity_ci_low=math.nan, plasticity_ci_high=math.nan)
-    values, source, target = _by_pair(rates)
+    names = ["plasticity", "n_pairs", "plasticity_ci_low", "plasticity_ci_high"]
+    if rates.empty:
+        return pd.DataFrame({name: pd.Series(dtype=rates[name].dtype) for name in GROUP}).assign(
+            plasticity=math.nan, n_pairs=0, plasticity_ci_low=math.nan, plasticity_ci_high=math.nan
+        )
+    _, values, source, target = _by_pair(rates)
     mean, low, high = image_interval(values.mean(axis=0), source, target, confidence, same_images=same_images)
-    return keys.assign(plasticity=mean, n_pairs=len(source), plasticity_ci_low=low, plasticity_ci_high=high)
+    numbers = dict(zip(names, (mean, len(source), low, high), strict=True))
+    return pd.DataFrame([rates[GROUP].iloc[0].to_dict() | numbers])
 
 
 def _by_pair(rates):
-    """One job's rows as a frame of rates (n_blocks, n_pairs), and the images of each pair."""
-    values = rates.pivot(index="block", columns="pair", values="rate")
-    images = rates.drop_duplicates("pair").set_index("pair").loc[values.columns]
-    return values, images["source_image"], images["target_image"]
+    """One job's rows as arrays: blocks (B,), rates (B, P), and the images of each pair, (P,) each."""
+    block, pair, rate = (rates[name].to_numpy() for name in ("block", "pair", "rate"))
+    order, blocks = np.lexsort((pair, block)), np.unique(block)
+    values = rate[order].reshape(len(blocks), -1)
+    source, target = (rates[name].to_numpy()[order[: values.shape[1]]] for name in ("source_image", "target_image"))
+    return blocks, values, source, target
 
 
 def accuracy_of(runs):

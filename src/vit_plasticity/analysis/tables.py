@@ -74,8 +74,11 @@ def read_many(paths):
     paths = [Path(p) for p in paths]
     if not paths:
         raise InputError("no table to read: name at least one Parquet file")
-    with ThreadPoolExecutor(8) as pool:
-        tables = list(pool.map(_read, paths))
+    if len(paths) == 1:
+        tables = [_read(paths[0])]
+    else:
+        with ThreadPoolExecutor(8) as pool:
+            tables = list(pool.map(_read, paths))
     abouts = [_about(path, table.schema) for path, table in zip(paths, tables, strict=True)]
     whole = pa.concat_tables([t.replace_schema_metadata(None) for t in tables], promote_options="permissive")
     return whole, abouts
