@@ -68,3 +68,34 @@ def test_a_dataset_that_was_fetched_needs_its_folder_no_more(tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     (tmp_path / "resources" / "datasets" / "d").mkdir(parents=True)
     assert studies.resolve(smoke_config(datasets=["d"], evaluate_on=[], **catalog(d={"imagefolder": "/nowhere"})))
+
+
+def notes(tmp_path, model, **images):
+    (tmp_path / "images" / "a").mkdir(parents=True, exist_ok=True)
+    entries = catalog(mine={"imagefolder": str(tmp_path / "images"), **images})
+    models = {"models": ["m"], "catalog__models__m": model}
+    return [*studies.notes(studies.resolve(smoke_config(datasets=["mine"], evaluate_on=[], **models, **entries)))]
+
+
+def test_images_stored_smaller_than_a_model_takes_them_are_reported(tmp_path, capfd):
+    for tag, size in (("vit_base_patch16_384.augreg_in21k", 384), ("vit_small_patch14_dinov2.lvd142m", 518)):
+        (note,) = notes(tmp_path, {"timm": tag})
+        assert f"m takes images of {size} pixels, but those of mine" in note
+        assert f"at most 256: write short_side: {size} beside imagefolder" in note
+        assert not notes(tmp_path, {"timm": tag}, short_side=size)
+    assert not notes(tmp_path, {"timm": "vit_small_patch16_224.augreg_in21k"})
+    assert notes(tmp_path, {"timm": "vit_small_patch16_224.augreg_in21k"}, short_side=223)
+
+
+def test_a_local_model_says_what_it_takes(tmp_path):
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "config.json").write_text('{"pretrained_cfg": {"input_size": [3, 448, 448]}}')
+    (note,) = notes(tmp_path, {"local": str(tmp_path / "local")})
+    assert "m takes images of 448 pixels" in note
+
+
+def test_a_plan_says_it(tmp_path, capfd):
+    (tmp_path / "images" / "a").mkdir(parents=True)
+    entries = catalog(mine={"imagefolder": str(tmp_path / "images"), "short_side": 8})
+    plan(tmp_path / "study", smoke_config(datasets=["mine"], evaluate_on=[], **entries))
+    assert "note: vit_smoke takes images of" in capfd.readouterr().err

@@ -22,6 +22,10 @@ try:
 except InputError as error:
     raise WorkflowError(str(error))
 
+if workflow.is_main_process:
+    for note in studies.notes(config):
+        print(f"note: {note}", file=sys.stderr)
+
 checkout.use(BASE)
 # Snakemake takes PYTHONPATH away from jobs in a conda environment, which would then not find the package.
 shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src${{PYTHONPATH:+:$PYTHONPATH}}; ")

@@ -5,6 +5,7 @@ Neither torch nor pandas is imported here: this module runs each time that the w
 
 import itertools
 import json
+import re
 import types
 from pathlib import Path
 
@@ -134,6 +135,34 @@ def _meaning_problems(config):
             known = schema.suggest(name, config["datasets"])
             yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
+
+
+def notes(config):
+    """What the user of a study should know though it is no error: images stored smaller than a model takes them."""
+    for model, name in itertools.product(config["models"], config["datasets"]):
+        size, entry = _input_size(config, model), datasets.lookup(name, config["catalog"]["datasets"])
+        if size and entry.short_side and entry.short_side < size:
+            mend = f"write short_side: {size} beside imagefolder" if "path" in entry.options else "they are enlarged"
+            yield (
+                f"{model} takes images of {size} pixels, but those of {name} are stored with a shorter side of at most "
+                f"{entry.short_side}: {mend}"
+            )
+
+
+def _input_size(config, model):
+    """Pixels of the images that a model takes, as far as its name or its folder tells before it is loaded."""
+    entry = config["catalog"]["models"][model]
+    if "pretrain" in entry:
+        return pretrain_settings(config, model)["image_size"]
+    for folder in (Path("resources", "models", model), Path(entry.get("local", ".")).expanduser()):
+        try:
+            about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            return int((about.get("pretrained_cfg") or about)["input_size"][-1])
+        except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+            continue
+    tag = entry.get("timm", "")
+    stated = re.search(r"_(\d{3})(?=[._]|$)", tag)
+    return int(stated[1]) if stated else 518 if "dinov2" in tag else None
 
 
 def _dataset_problems(config):
