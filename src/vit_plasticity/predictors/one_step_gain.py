@@ -8,8 +8,9 @@ import torch
 
 from vit_plasticity.predictors import predictor
 from vit_plasticity.predictors.fitted_head import held_out_loss
+from vit_plasticity.predictors.task import of_weights
 
-STEPS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+STEPS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 """Lengths of the step, ‖Δθ‖ / ‖θ‖."""
 
 
@@ -27,7 +28,7 @@ def one_step_gain(task):
 @torch.no_grad()
 def steps(task, component):
     """Take each step in turn, yielding its length; after that the model is as it was. None without a gradient."""
-    moved = component.parameters(task.model)
+    moved = component.parameters(task.model) if of_weights(component) else {}
     size = sum(task.gradients[name].square_of_values for name in moved) ** 0.5
     length = sum(task.gradients[name].mean.square().sum(dtype=torch.float64).item() for name in moved) ** 0.5
     if not length:

@@ -70,7 +70,8 @@ class Task(Ledger):
     @shared
     def gradients(self):
         """The `gradients.Gradient` of every parameter of the components: {name: Gradient}."""
-        names = {name for component in self.components for name in component.parameters(self.model)}
+        chosen = filter(of_weights, self.components)
+        names = {name for component in chosen for name in component.parameters(self.model)}
         return gradients.measure(self.model, self.head, self.dataset.split("train"), self.batches, names)
 
     @shared
@@ -89,25 +90,29 @@ class Task(Ledger):
         return points.token_sizes(self.model, (self.source, used[0]), [(self.target, used[1])])
 
 
-def by_parameters(task, value_of, *, averaged=False, of_masked=lambda n: None, **columns):
+def of_weights(component):
+    """Whether all that it trains are parameters of the model as wholes: no adapters of its own, no mask on them."""
+    return component.rank is None and component.size is None
+
+
+def names_by_block(model, component):
+    """Block → names of the component's parameters in it; None → of those outside of blocks."""
+    home = {id(p): i for i, block in enumerate(vit.family(model).blocks(model)) for p in block.parameters()}
+    names = {}
+    for name, parameter in component.parameters(model).items():
+        names.setdefault(home.get(id(parameter)), []).append(name)
+    return names
+
+
+def by_parameters(task, value_of, *, averaged=False, **columns):
     """Rows of every component as a whole and of each of its blocks, by the parameters that it trains.
 
     value_of: names of parameters → value. averaged: the whole is the mean of the blocks' values, in which what lies
-    outside of blocks counts as one more block, instead of the value of all parameters. of_masked: number of values →
-    value, for components of which some values alone train. A component without parameters of its own (head) has null,
-    and so has a mean with a null in it.
+    outside of blocks counts as one more block, instead of the value of all parameters. A component without parameters
+    of its own (head), or that is not `of_weights`, has null, and so has a mean with a null in it.
     """
-    home = {id(p): i for i, block in enumerate(vit.family(task.model).blocks(task.model)) for p in block.parameters()}
     for component in task.components:
-        if component.size is not None:
-            blocks = component.blocks(task.n_blocks)
-            sizes = {None: component.size * len(blocks)} | dict.fromkeys(blocks, component.size)
-            for block, size in sizes.items():
-                yield {"component": component.name, "block": block, "value": of_masked(size)} | columns
-            continue
-        names = {}  # block, or None → names
-        for name, parameter in component.parameters(task.model).items():
-            names.setdefault(home.get(id(parameter)), []).append(name)
+        names = names_by_block(task.model, component) if of_weights(component) else {}
         values = {block: value_of(some) for block, some in names.items()}
         if not values:
             whole = None

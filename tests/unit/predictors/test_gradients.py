@@ -186,6 +186,24 @@ def test_parameters_are_counted(model, dataset):
     assert counts["full", 1] == block
 
 
+def test_parameters_of_adapters_and_masks_are_those_that_train(model, dataset):
+    found = values(load("parameters")(task_of(model, dataset, "lora2:mha", "mha~100", "head")))
+    counts = {key: round(10**value) for key, value in found.items() if value is not None}
+    adapters = 2 * (24 + 3 * 24) + 2 * (24 + 24)
+    assert counts == {
+        ("lora2:mha", None): 2 * adapters, ("lora2:mha", 0): adapters, ("lora2:mha", 1): adapters,
+        ("mha~100", None): 200, ("mha~100", 0): 100, ("mha~100", 1): 100,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["gradient_norm", "fisher", "snip", "one_step_gain"])
+def test_gradients_of_whole_tensors_say_nothing_of_adapters_and_masks(name, model, dataset):
+    found = values(load(name)(task_of(model, dataset, "lora2:mha", "mha~100", "head", "ln1")))
+    nulls = {key for key, value in found.items() if value is None}
+    assert nulls == {("lora2:mha", None), ("mha~100", None), ("head", None)}
+    assert found["ln1", None] is not None
+
+
 @pytest.mark.parametrize("name", [name for name, trains in predictors.known().items() if not trains])
 def test_no_predictor_is_all_zeros(name, model, dataset):
     """With the zero head that fine-tuning starts from, every gradient is exactly zero."""
