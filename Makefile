@@ -8,7 +8,7 @@ UV_VERSION := 0.13.9
 .PHONY: run test test-slurm lint format bench soak mutations lock clean
 
 run: .venv/ready ## the default study, and its report
-	$(BIN)/snakemake --cores all --quiet rules
+	$(BIN)/snakemake --cores all --logger vit-plasticity
 	@[ results/$(STUDY)/report.html -nt results/$(STUDY)/figures/accuracy_by_lr.pdf ] || \
 	    $(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
 	@echo "results/$(STUDY)/report.html"

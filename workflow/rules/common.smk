@@ -2,6 +2,7 @@
 import re
 import shlex
 import sys
+import time
 
 from snakemake.exceptions import WorkflowError
 
@@ -11,7 +12,7 @@ sys.path.insert(0, str(BASE / "src"))
 from vit_plasticity.runtime import checkout, client, files
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
-from vit_plasticity.study import grid, loading
+from vit_plasticity.study import ending, grid, loading
 from vit_plasticity.vit.components import PATTERN
 
 try:
@@ -136,6 +137,7 @@ def whole_dataset(wildcards):
 
 
 DOWNLOADS = download_options()
+STARTED = time.time()
 
 
 onstart:
@@ -143,3 +145,8 @@ onstart:
         for folder in ("resources", "results", "logs"):  # which may be links to a file system where nothing is yet
             files.make_folder(folder)
         client.start_worker()
+
+
+onsuccess:
+    if workflow.is_main_process:
+        ending.tell(RESULTS, STARTED)
