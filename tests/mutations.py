@@ -94,6 +94,31 @@ MUTATIONS = [
         "tests/unit/training/test_checkpoints.py::test_a_checkpoint_of_another_key_is_refused_and_removed",
     ),
     Mutation(
+        "test labels choose nothing",
+        *("training/cell.py", 'lambda: self.evaluate("val"), self.params', 'lambda: self.evaluate("test"), self.params'),
+        "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
+    ),
+    Mutation(
+        "the learning rate is not chosen on test",
+        *("training/cell.py", '{lr: finished[lr][0]["val_accuracy"]', '{lr: finished[lr][0]["test_accuracy"]'),
+        "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
+    ),
+    Mutation(
+        "test is read once a run",
+        *("training/cell.py", 'tested = self.evaluate("test")', 'self.evaluate("test"); tested = self.evaluate("test")'),
+        "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
+    ),
+    Mutation(
+        "resume is bit-identical",
+        *("training/run.py", "                self.optimizer.state[parameter][slot] = tensor.to(where)", "                pass"),
+        "tests/unit/training/test_cell.py::test_an_interrupted_cell_ends_like_an_undisturbed_one",
+    ),
+    Mutation(
+        "what other code made is not brought back",
+        *("training/cell.py", '"source": source.fingerprint(),', '"source": None,'),
+        "tests/faults/test_owners.py::test_other_code_brings_nothing_back",
+    ),
+    Mutation(
         "rows made differently are not mixed",
         *("analysis/tables.py", 'for field in ("stage", "study", "rev"):', 'for field in ():'),
         "tests/unit/analysis/test_tables.py::test_what_was_made_differently_is_not_mixed",

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 
 ROOT = Path(__file__).parents[2]
 SLURM = ["--profile", "slurm", "--slurm-init-seconds-before-status-checks", "1"]
-NOT_NUMBERS = ["duration_s", "peak_memory_mb", "git_commit", "device"]
+NOT_NUMBERS = ["duration_s", "step_duration_s", "peak_memory_mb", "git_commit", "device"]
 
 
 class Study:

@@ -13,7 +13,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "workflow" / "studies" / "smoke.yaml"
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-UNSTABLE = ("duration_s", "peak_memory_mb", "git_commit", "device")
+UNSTABLE = ("duration_s", "step_duration_s", "peak_memory_mb", "git_commit", "device")
 """Columns that say how a number was made, which no two runs share."""
 
 

@@ -152,18 +152,22 @@ def train(key, lrs, steps, every, diverges):
             step_lr = lr * (0.5 + 0.5 * math.cos(math.pi * i / steps))
             on = bool(evaluated[i])
             history.append(
-                (lr, i + 1, loss[i], norm[i], step_lr, loss[i] + 0.05 if on else None, accuracy[i] if on else None)
+                (lr, i + 1, loss[i], norm[i], 0.8 * norm[i], step_lr)
+                + ((loss[i] + 0.05, accuracy[i]) if on else (None, None))
             )
         runs.append({
             "lr": lr, "outcome": "diverged" if diverged else "finished", "steps": steps, "steps_trained": n,
             "best_step": None if diverged else steps, "val_accuracy": None if diverged else val,
             "test_accuracy": None if diverged else val - 0.01 + 0.003 * rng.standard_normal(), "chosen": False,
+            "test_balanced_accuracy": None if diverged else val - 0.02, "largest_class_share": 0.11,
+            "best_step_before_divergence": int(t[evaluated][-1]) if diverged and evaluated.any() else None,
+            "val_accuracy_before_divergence": val if diverged and evaluated.any() else None,
             "n_parameters": total, "n_trained": trained, "n_train": 1150, "n_val": 287, "n_test": 360, "batch_size": 64,
-            "duration_s": 2.0, "peak_memory_mb": 300.0, "git_commit": None, "device": "cpu",
+            "duration_s": 2.0, "step_duration_s": 0.02, "peak_memory_mb": 300.0, "git_commit": None, "device": "cpu",
         })  # fmt: skip
     finished = [run for run in runs if run["val_accuracy"] is not None]
     if finished:
         max(finished, key=lambda run: run["val_accuracy"])["chosen"] = True
-    names = ("lr", "step", "loss", "gradient_norm", "step_lr", "val_loss", "val_accuracy")
+    names = ("lr", "step", "loss", "gradient_norm", "component_gradient_norm", "step_lr", "val_loss", "val_accuracy")
     columns = dict(zip(names, map(list, zip(*history, strict=True)), strict=True))
     return runs, columns

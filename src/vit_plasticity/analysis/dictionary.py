@@ -53,6 +53,16 @@ COLUMNS = {
     "best_step": Column("whole", "Best step", "step of the highest validation accuracy, whose weights are tested"),
     "val_accuracy": Column("share", "Val. accuracy", "accuracy on validation; of a run, at its best step"),
     "test_accuracy": Column("share", "Test accuracy", "accuracy on test at the best step, read once; null if diverged"),
+    "test_balanced_accuracy": Column(
+        "share", "Balanced acc.", "mean over classes of the share of their test images that are found; null if diverged"
+    ),
+    "largest_class_share": Column("share", "Largest class", "test accuracy of always naming the largest class"),
+    "best_step_before_divergence": Column(
+        "whole", "Best step before", "of a diverged run: its best validated step; neither chosen nor tested"
+    ),
+    "val_accuracy_before_divergence": Column(
+        "share", "Val. acc. before", "of a diverged run: validation accuracy at that step"
+    ),
     "chosen": Column("truth", "Chosen", "whether validation chose this run among those of its cell"),
     "n_parameters": Column("whole", "Parameters", "values in the whole model, its new head included"),
     "n_trained": Column("whole", "Trained", "values that train, the new head and the final norm included"),
@@ -63,6 +73,9 @@ COLUMNS = {
     "step": Column("whole", "Step", "optimiser step, from 1"),
     "loss": Column("number", "Loss", "training loss of the step"),
     "gradient_norm": Column("number", "Gradient norm", "norm of the gradient before clipping"),
+    "component_gradient_norm": Column(
+        "number", "Its gradient norm", "that of the component alone, without the head and the final norm"
+    ),
     "step_lr": Column("number", "Step's rate", "learning rate of this step"),
     "val_loss": Column("number", "Val. loss", "validation loss; null at steps without an evaluation"),
     "evaluated_on": Column("text", "Evaluated on", "dataset on whose test split the cell's chosen run was evaluated"),
@@ -81,7 +94,7 @@ COLUMNS = {
     "trained_fraction": Column("share", "Parameters trained", "values that train / values in the model"),
     "gap_to_full": Column("points", "Below full", "test accuracy of full fine-tuning minus this one's"),
     "shifted_accuracy_mean": Column("share", "Shifted tests", "mean accuracy on shifted test sets"),
-    "step_duration_s": Column("seconds", "Step (s)", "wall-clock seconds per optimiser step, evaluations included"),
+    "step_duration_s": Column("seconds", "Step (s)", "seconds per optimiser step; in the summary with evaluations"),
     "on_front": Column("truth", "On the front", "whether none trains fewer values for as much test accuracy"),
     "n_datasets": Column("whole", "Datasets", "datasets that count"),
     "plasticity_mean": Column("number", "Plasticity", "mean plasticity over datasets"),

@@ -15,9 +15,11 @@ COLUMNS = {
     "rates": f"{_GROUP} block pair source_image target_image rate",
     "rates_by_block": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
     "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
-    "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy chosen n_parameters "
-    "n_trained n_train n_val n_test batch_size duration_s peak_memory_mb git_commit device",
-    "history": f"{_CELL} lr step loss gradient_norm step_lr val_loss val_accuracy",
+    "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy "
+    "test_balanced_accuracy largest_class_share best_step_before_divergence val_accuracy_before_divergence chosen "
+    "n_parameters n_trained n_train n_val n_test batch_size duration_s step_duration_s peak_memory_mb git_commit "
+    "device",
+    "history": f"{_CELL} lr step loss gradient_norm component_gradient_norm step_lr val_loss val_accuracy",
     "shifted": f"{_CELL} evaluated_on lr accuracy n_test",
     "summary": f"{_GROUP} plasticity plasticity_ci_low plasticity_ci_high bound lr n_seeds val_accuracy_mean "
     "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "

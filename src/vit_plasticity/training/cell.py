@@ -137,8 +137,7 @@ class Cell:
         if loaded := checkpoint.load():
             one.restore(*loaded)
             print(f"lr {lr:g}: going on from step {one.step}", flush=True)
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+        step.reset_peak_memory(self.device)
         finite = run.train(
             one, self.model, self.batch_of, lambda: self.evaluate("val"), self.params,
             between_steps=lambda r: self.schedule(r, checkpoint), stop_requested=lambda: bool(self.schedule.stop),
@@ -162,18 +161,26 @@ class Cell:
     def _row(self, one, finite):
         """The row of a run, of whose steps the first `finite` had a finite loss; a finished one is tested here."""
         diverged = finite < self.params.steps
+        validated = {"best_step": one.best_step or None, "val_accuracy": one.best_accuracy if one.best_step else None}
+
         if not diverged:
             one.take_best()
+            tested = self.evaluate("test")
+        labels = self.dataset.split("test").labels
         return {
             "lr": one.lr,
             "outcome": "diverged" if diverged else "finished",
             "steps": self.params.steps,
             "steps_trained": finite,
-            "best_step": None if diverged else one.best_step,
-            "val_accuracy": None if diverged else one.best_accuracy,
-            "test_accuracy": None if diverged else self.evaluate("test")[1],
+            **(dict.fromkeys(validated) if diverged else validated),
+            "test_accuracy": None if diverged else tested.accuracy,
+            "test_balanced_accuracy": None if diverged else tested.balanced_accuracy,
+            "largest_class_share": np.bincount(labels).max().item() / len(labels),  # what always naming it would give
+            # The best step that was validated before the loss stopped being finite: it is not chosen, only told.
+            **{f"{name}_before_divergence": value if diverged else None for name, value in validated.items()},
             "duration_s": one.duration_s,
-            "peak_memory_mb": step.peak_memory_mb(self.device),
+            "step_duration_s": (one.duration_s - one.evaluation_s) / one.step,
+            "peak_memory_mb": one.peak(),
             "n_parameters": sum(p.numel() for p in self.model.parameters()),
             "n_trained": masks.n_trained(self.model),
             **{f"n_{name}": len(self.dataset.split(name).labels) for name in ("train", "val", "test")},

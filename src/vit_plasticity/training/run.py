@@ -9,10 +9,11 @@ import time
 import numpy as np
 import torch
 
+from vit_plasticity import vit
 from vit_plasticity.training import step as training
 from vit_plasticity.vit import masks
 
-STEP_COLUMNS = ("loss", "gradient_norm", "step_lr")
+STEP_COLUMNS = ("loss", "gradient_norm", "component_gradient_norm", "step_lr")
 EVALUATION_COLUMNS = ("val_loss", "val_accuracy")
 
 
@@ -31,7 +32,9 @@ class Run:
             self.trained.values(), params.optimizer, lr, momentum=params.momentum, weight_decay=params.weight_decay
         )
         masks.hold(model, self.optimizer, pristine)
-        self.lr, self.step, self.duration_s = lr, 0, 0.0
+        head = {id(p) for module in vit.family(model).head(model) for p in module.parameters()}
+        self.component = [p for p in self.trained.values() if id(p) not in head]
+        self.lr, self.step, self.duration_s, self.evaluation_s, self.peak_memory_mb = lr, 0, 0.0, 0.0, 0.0
         self.best_step, self.best_accuracy, self.best = 0, -1.0, {}
         self.steps = {c: np.full(params.steps, np.nan) for c in STEP_COLUMNS}
         self.evaluations = {c: np.full(params.steps, np.nan) for c in EVALUATION_COLUMNS}
@@ -67,7 +70,13 @@ class Run:
             "best_step": self.best_step,
             "best_accuracy": self.best_accuracy,
             "duration_s": self.duration_s,
+            "evaluation_s": self.evaluation_s,
+            "peak_memory_mb": self.peak(),
         }
+
+    def peak(self):
+        """Peak memory in MB so far, also before an interruption."""
+        return max(self.peak_memory_mb, training.peak_memory_mb(next(iter(self.trained.values())).device))
 
     def restore(self, tensors, state):
         """Take the place of the run that `tensors()` and `state()` came from; tensors: pairs of name and tensor."""
@@ -98,7 +107,7 @@ class Run:
 def train(run, model, batch_of, evaluate_val, params, between_steps, stop_requested=lambda: False):
     """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
 
-    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy). between_steps(run) is called
+    batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy, …). between_steps(run) is called
     every 25 steps, after evaluations, and after any step at which stop_requested() is true; it may raise
     `checkpoints.Interrupted`.
     """
@@ -107,12 +116,11 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, stop_reques
     while run.step < params.steps:
         lr = training.learning_rate(run.step, params.steps, params.warmup_steps, run.lr)
         images, labels = batch_of(run.step)
-        pending.append(
-            training.step(
-                model, run.optimizer, images, labels, lr=lr, clip_norm=params.clip_norm,
-                accumulation=params.accumulation, precision=params.precision, recompute=params.recompute,
-            )
+        loss, norm = training.step(
+            model, run.optimizer, images, labels, lr=lr, clip_norm=params.clip_norm,
+            accumulation=params.accumulation, precision=params.precision, recompute=params.recompute,
         )  # fmt: skip
+        pending.append((loss, norm, training.component_norm(run.component, norm, params.clip_norm)))
         run.steps["step_lr"][run.step] = lr
         run.step += 1
         evaluated = run.step % params.evaluation_period == 0 or run.step == params.steps
@@ -122,7 +130,9 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, stop_reques
                 run.duration_s = time.perf_counter() - started
                 return finite
         if evaluated:
-            loss, accuracy = evaluate_val()
+            evaluating = time.perf_counter()
+            loss, accuracy = evaluate_val()[:2]
+            run.evaluation_s += time.perf_counter() - evaluating
             run.evaluations["val_loss"][run.step - 1], run.evaluations["val_accuracy"][run.step - 1] = loss, accuracy
             run.keep_best(accuracy)
             where = f"lr {run.lr:g}: step {run.step}/{params.steps}"
@@ -137,8 +147,9 @@ def _record(run, pending):
     """Move pending losses and norms into the history; return the number of steps before the first that is not
     finite."""
     first = run.step - len(pending)
-    values = torch.stack([torch.stack(pair) for pair in pending]).double().cpu().numpy()  # (steps, 2)
+    values = torch.stack([torch.stack(one) for one in pending]).double().cpu().numpy()  # (steps, 3)
     pending.clear()
-    run.steps["loss"][first : run.step], run.steps["gradient_norm"][first : run.step] = values.T
-    broken = ~np.isfinite(values).all(axis=1)
+    for column, found in zip(STEP_COLUMNS[:3], values.T, strict=True):
+        run.steps[column][first : run.step] = found
+    broken = ~np.isfinite(values[:, :2]).all(axis=1)  # a component of no tensors has no norm
     return first + int(broken.argmax()) if broken.any() else run.step

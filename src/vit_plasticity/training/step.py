@@ -4,8 +4,12 @@ Dimensions: B batch, S image size in pixels, K classes.
 """
 
 import math
+import re
 import resource
 import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -59,8 +63,26 @@ def step(model, optimizer, images, labels, *, lr, clip_norm, accumulation=1, pre
     return sum(losses), norm
 
 
+def component_norm(parameters, norm, clip_norm):
+    """The norm of the gradients of some of the parameters before `step` clipped them: a tensor, NaN where there are
+    none. norm: that of all, as `step` returned it."""
+    if not parameters:
+        return torch.full_like(norm, torch.nan)
+    clipped = torch.nn.utils.get_total_norm([p.grad for p in parameters], foreach=norm.is_cuda)
+    return clipped * torch.clamp((norm + 1e-6) / clip_norm, min=1)  # the inverse of what clip_grad_norm_ multiplies by
+
+
+class Evaluation(NamedTuple):
+    """What an evaluation gives: mean cross-entropy, accuracy (correct / total), and balanced accuracy (the mean over
+    the classes that occur of the share of their images that are found); accuracies lie in [0, 1]."""
+
+    loss: float
+    accuracy: float
+    balanced_accuracy: float
+
+
 def evaluate(model, images, labels, preprocessing, *, batch_size=256, precision="fp32"):
-    """Mean cross-entropy and accuracy (correct / total, in [0, 1]) over images, given as to `batches.evaluation`.
+    """The `Evaluation` of images, given as to `batches.evaluation`.
 
     labels: (n,) whole numbers. The model's training mode is left as it was.
     """
@@ -74,21 +96,36 @@ def _evaluate(model, images, labels, preprocessing, batch_size, precision):
     labels = (labels if torch.is_tensor(labels) else torch.tensor(labels)).to(device, non_blocking=True)
     model.eval()
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    correct = torch.zeros_like(labels, dtype=torch.bool)
     found = batches.evaluation(images, preprocessing, batch_size=batch_size, device=device)
-    for batch, target in zip(found, labels.split(batch_size), strict=True):
+    for batch, target, hit in zip(found, labels.split(batch_size), correct.split(batch_size), strict=True):
         with autocast(device, precision):
             logits = vit.logits(model, batch)
         loss += functional.cross_entropy(logits.double(), target, reduction="sum")
-        correct += (logits.argmax(dim=1) == target).sum()
+        hit.copy_(logits.argmax(dim=1) == target)
     model.train(training)
-    return loss.item() / len(labels), correct.item() / len(labels)
+    images_of, found_of = labels.bincount(), labels[correct].bincount(minlength=int(labels.max()) + 1)
+    shares = (found_of.double() / images_of)[images_of > 0]
+    return Evaluation(loss.item() / len(labels), correct.sum().item() / len(labels), shares.mean().item())
+
+
+def reset_peak_memory(device):
+    """Let `peak_memory_mb` count from now on. On a CPU that needs Linux, and is left out elsewhere."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def peak_memory_mb(device):
-    """Peak memory in MB (10⁶ bytes): of the GPU since its statistics were reset, or of this process on a CPU."""
+    """Peak memory in MB (10⁶ bytes) since its reset: what torch holds on the GPU, or all of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    with suppress(OSError):
+        found = re.search(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
+        if found:
+            return int(found[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 

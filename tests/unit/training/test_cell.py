@@ -1,5 +1,8 @@
 """A cell: only its component moves, the same seed gives the same tensors, and an interruption leaves no trace."""
 
+import copy
+import dataclasses
+import itertools
 import json
 import shutil
 
@@ -46,7 +49,9 @@ def trained_cell(dataset, folder, component="mha", seed=0, params=PARAMS, schedu
 
 
 def without_durations(rows):
-    return [{k: v for k, v in row.items() if k not in ("duration_s", "peak_memory_mb")} for row in rows]
+    return [
+        {k: v for k, v in row.items() if k not in ("duration_s", "step_duration_s", "peak_memory_mb")} for row in rows
+    ]
 
 
 def assert_equal_cells(a, b):
@@ -151,10 +156,68 @@ def test_divergence_is_an_outcome(dataset, tmp_path):
     assert (good["outcome"], good["chosen"], bad["outcome"], bad["chosen"]) == ("finished", True, "diverged", False)
     assert bad["val_accuracy"] is bad["test_accuracy"] is bad["best_step"] is None
     assert bad["steps_trained"] < 12
+    assert bad["val_accuracy_before_divergence"] is bad["best_step_before_divergence"] is None  # at its second step
+    assert good["val_accuracy_before_divergence"] is None
     losses = history["loss"][history["lr"] == 1e30]
     assert len(losses) == bad["steps_trained"] + 1  # up to and with the first that is not finite
     assert np.isfinite(losses[:-1]).all()
     assert all(t.isfinite().all() for t in trained.values())
+
+
+def test_a_run_that_diverges_late_keeps_its_best_validated_step(dataset, tmp_path, monkeypatch):
+    """In columns of its own: it is neither chosen nor tested."""
+    taken = cell.step.step
+    steps = itertools.count(1)
+
+    def breaks_at_ten(*arguments, **options):
+        loss, norm = taken(*arguments, **options)
+        return (loss * torch.nan if next(steps) == 10 else loss), norm
+
+    monkeypatch.setattr(cell.step, "step", breaks_at_ten)
+    (row,), history, trained = trained_cell(dataset, tmp_path / "w", params=changed(lrs=(0.05,)))
+    assert (row["outcome"], row["steps_trained"], row["chosen"], trained) == ("diverged", 9, False, {})
+    assert row["val_accuracy"] is row["best_step"] is row["test_accuracy"] is row["test_balanced_accuracy"] is None
+    assert row["val_accuracy_before_divergence"] == np.nanmax(history["val_accuracy"])
+    assert row["best_step_before_divergence"] == np.nanargmax(history["val_accuracy"]) + 1
+
+
+def test_the_test_split_is_read_once_a_run_and_chooses_nothing(dataset, tmp_path, monkeypatch):
+    """Its labels are mixed up in a second cell, which trains and chooses alike."""
+    read = []
+    evaluate = cell.Cell.evaluate
+
+    def recorded(self, name):
+        read.append(name)
+        return evaluate(self, name)
+
+    monkeypatch.setattr(cell.Cell, "evaluate", recorded)
+    rows, history, trained = trained_cell(dataset, tmp_path / "a")
+    assert read == [*["val"] * 3, "test"] * 2
+    other = copy.copy(dataset)
+    splits = {name: dataset.split(name) for name in ("train", "val", "test")}
+    test = splits["test"]
+    splits["test"] = dataclasses.replace(test, labels=(np.asarray(test.labels) + 1) % 3)
+    monkeypatch.setattr(type(other), "split", lambda self, name: splits[name])
+    rows_again, history_again, trained_again = trained_cell(other, tmp_path / "b")
+    assert [r["test_accuracy"] for r in rows] != [r["test_accuracy"] for r in rows_again]
+    tested = ("test_accuracy", "test_balanced_accuracy", "largest_class_share")
+    for row in rows + rows_again:
+        for name in tested:
+            del row[name]
+    assert_equal_cells((rows, history, trained), (rows_again, history_again, trained_again))
+
+
+def test_what_a_run_costs_and_the_gradient_of_its_component(dataset, tmp_path):
+    rows, history, _ = trained_cell(dataset, tmp_path / "w", "ln1")
+    for row in rows:
+        assert 0 < row["step_duration_s"] * 12 < row["duration_s"]
+        assert row["n_trained"] == 2 * 2 * 24 + 2 * 24 + 3 * 24 + 3
+        assert row["largest_class_share"] == 1 / 3
+        assert row["test_balanced_accuracy"] == pytest.approx(row["test_accuracy"])  # as many images of each class
+    own, whole = history["component_gradient_norm"], history["gradient_norm"]
+    assert (own[0], own[12]) == (0, 0)  # the head starts at zero, and nothing below it has a gradient yet
+    assert (own[1:12] > 0).all()
+    assert (own < whole).all()
 
 
 def test_a_cell_in_which_everything_diverges_saves_no_tensors(dataset, tmp_path):

@@ -95,13 +95,41 @@ def test_evaluation_counts_every_image_once(model, dataset, batch_size):
     with torch.no_grad():
         logits = model(batches.normalise(pixels, preprocessing))
     model.train()
-    loss, accuracy = training.evaluate(model, pixels, labels, preprocessing, batch_size=batch_size)
-    assert (loss, accuracy) == training.evaluate(
-        model, split.images, split.labels, preprocessing, batch_size=batch_size
-    )
+    loss, accuracy, _ = found = training.evaluate(model, pixels, labels, preprocessing, batch_size=batch_size)
+    assert found == training.evaluate(model, split.images, split.labels, preprocessing, batch_size=batch_size)
     assert accuracy == (logits.argmax(dim=1) == labels).sum().item() / 30
     assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert model.training
+
+
+def test_balanced_accuracy_counts_classes_alike(model, dataset):
+    preprocessing, split = vit.preprocessing(model), dataset.split("test")
+    pixels = batches.evaluation_pixels(split.images, preprocessing)
+    answers = model(batches.normalise(pixels, preprocessing)).argmax(dim=1)
+    labels = torch.where(torch.arange(30) < 24, answers, (answers + 1) % 3)  # the first 24 are right
+    found = training.evaluate(model, pixels, labels, preprocessing)
+    shares = [(answers == labels)[labels == k].double().mean().item() for k in labels.unique()]
+    assert found.balanced_accuracy == pytest.approx(sum(shares) / len(shares))
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 1e3])
+def test_gradient_norm_of_the_component_is_that_before_clipping(model, clip_norm):
+    expected = [p.grad for n, p in stepped(model, clip_norm=1e9)[0].named_parameters() if ".fc1." in n]
+    after, _, (_, norm) = stepped(model, clip_norm=clip_norm)
+    own = [p for n, p in after.named_parameters() if ".fc1." in n]
+    expected = torch.cat([g.flatten() for g in expected]).norm()
+    torch.testing.assert_close(training.component_norm(own, norm, clip_norm), expected, rtol=1e-4, atol=0)
+    assert training.component_norm([], norm, clip_norm).isnan()
+
+
+def test_peak_memory_starts_anew():
+    """Of a CPU: what was given back before the reset does not count."""
+    device = torch.device("cpu")
+    torch.ones(100_000_000)
+    training.reset_peak_memory(device)
+    before = training.peak_memory_mb(device)
+    torch.ones(50_000_000)
+    assert before + 150 < training.peak_memory_mb(device) < before + 300
 
 
 def test_unknown_optimizer_is_refused(model):
