@@ -95,7 +95,7 @@ MUTATIONS = [
     ),
     Mutation(
         "test labels choose nothing",
-        *("training/cell.py", 'lambda: self.evaluate("val"), self.params', 'lambda: self.evaluate("test"), self.params'),
+        *("training/cell.py", 'lambda: self.evaluate("val")', 'lambda: self.evaluate("test")'),
         "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
     ),
     Mutation(
@@ -105,12 +105,14 @@ MUTATIONS = [
     ),
     Mutation(
         "test is read once a run",
-        *("training/cell.py", 'tested = self.evaluate("test")', 'self.evaluate("test"); tested = self.evaluate("test")'),
+        "training/cell.py",
+        'tested = self.evaluate("test")',
+        'self.evaluate("test"); tested = self.evaluate("test")',
         "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
     ),
     Mutation(
         "resume is bit-identical",
-        *("training/run.py", "                self.optimizer.state[parameter][slot] = tensor.to(where)", "                pass"),
+        *("training/run.py", "self.optimizer.state[parameter][slot] = tensor.to(where)", "pass"),
         "tests/unit/training/test_cell.py::test_an_interrupted_cell_ends_like_an_undisturbed_one",
     ),
     Mutation(

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import safetensors.torch
 import torch
+from processes import UNSTABLE
 from small_vit import small_vit
 
 from vit_plasticity import evaluate, finetune, vit
@@ -49,9 +50,7 @@ def trained_cell(dataset, folder, component="mha", seed=0, params=PARAMS, schedu
 
 
 def without_durations(rows):
-    return [
-        {k: v for k, v in row.items() if k not in ("duration_s", "step_duration_s", "peak_memory_mb")} for row in rows
-    ]
+    return [{name: value for name, value in row.items() if name not in UNSTABLE} for row in rows]
 
 
 def assert_equal_cells(a, b):
