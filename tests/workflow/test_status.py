@@ -10,7 +10,7 @@ from planning import plan
 from processes import SMOKE, remove, smoke_config, write_config
 
 from vit_plasticity import status
-from vit_plasticity.runtime import cli
+from vit_plasticity.runtime import cli, locks
 
 MHA, LN1 = "vit_smoke/digits/mha/seed=0", "vit_smoke/digits/ln1/seed=1"
 
@@ -70,8 +70,27 @@ def test_removed_and_running_and_unreadable_cells(study, tell):
     remove(finetune / "vit_smoke" / "digits" / "mha" / "seed=1")
     lines = tell(study)
     assert f"missing  {MHA}  it was complete once; its files were removed" in lines
-    assert f"failed   {MHA[:-1]}1  its log is empty: it was stopped, or is running" in lines
+    assert f"failed   {MHA[:-1]}1  its log is empty: it was stopped, or waits" in lines
     assert any(line.startswith(f"failed   {LN1}  runs.parquet cannot be read, delete it") for line in lines)
+
+
+def test_a_cell_is_running_while_a_process_holds_its_lock(study, tell):
+    lock = study / "results" / "smoke" / "finetune" / MHA / "runs.lock"
+    with locks.hold(lock, "owns it"):
+        lines = tell(study)
+        assert f"running  {MHA}" in lines
+        assert "smoke: 8 cells, 7 done, 0 diverged, 1 running, 0 failed, 0 missing" in lines
+    lock.write_text("left over")
+    assert f"done     {MHA}" in tell(study)
+
+
+def test_cells_made_with_other_settings_are_stale(smoke, tell, tmp_path):
+    overrides = {"digits": {"finetune": {"lrs": [0.03, 0.2]}}}
+    other = write_config(tmp_path / "other.yaml", smoke_config(overrides=overrides))
+    lines = tell(smoke, configfile=other)
+    assert f"stale    {MHA}  made with lrs [0.03, 0.1], not [0.03, 0.2]" in lines
+    assert "smoke: 8 cells, 4 done, 0 diverged, 4 stale, 0 failed, 0 missing" in lines
+    assert any(line.startswith("run what is not done:") for line in lines)
 
 
 def test_printed_commands_run_what_they_say(study, tell, tmp_path):

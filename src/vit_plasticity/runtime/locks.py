@@ -37,6 +37,18 @@ def hold(path, what):
                 return
 
 
+def held(path):
+    """Whether a process holds the lock file `path`."""
+    try:
+        with Path(path).open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such file, or no flock here
+        return False
+    return False
+
+
 def flock(file, path, flags=0):
     """Lock an open file; False where another process has it and `flags` say not to wait.
 
