@@ -3,6 +3,7 @@
   fetch dataset cifar100 --output resources/datasets/cifar100
   fetch dataset mine --catalog '{"imagefolder": "/path/to/images"}' --output resources/datasets/mine
   fetch model vit_base --catalog '{"timm": "vit_base_patch16_224.orig_in21k"}' --output resources/models/vit_base
+  fetch model mine --catalog '{"timm": "vit_base_patch16_224"}' --from model_best.pth.tar --output resources/models/mine
 
 A dataset is one of the built-in names (data/datasets.csv has their sources, checksums and licences) or
 one that --catalog defines. A model is what --catalog defines: weights of timm, or a folder of one's own.
@@ -37,7 +38,7 @@ def main(argv=None):
     else:
         from vit_plasticity.vit.fetch import fetch_model  # imports torch and timm
 
-        fetch_model(arguments.name, entry, arguments.output, source)
+        fetch_model(arguments.name, entry, arguments.output, source, arguments.checkpoint)
 
 
 def _add_arguments(parser: argparse.ArgumentParser, kind):
@@ -50,6 +51,10 @@ def _add_arguments(parser: argparse.ArgumentParser, kind):
     )
     if kind == "dataset":
         parser.add_argument("--threads", type=int, help="threads that decode images (default: one for each CPU core)")
+    if kind == "model":
+        parser.add_argument(
+            "--from", dest="checkpoint", metavar="FILE", help="own weights for the architecture that --catalog names"
+        )
     parser.add_argument("--offline", action="store_true", help="never use the net; say which file is missing")
     parser.add_argument(
         "--mirror",

@@ -18,6 +18,7 @@ from timm.models._hub import save_for_hf
 
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.folders import new_folder
+from vit_plasticity.vit import checkpoint as checkpoints
 from vit_plasticity.vit import families
 from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, load, write_provenance
 from vit_plasticity.vit.preprocess import preprocessing
@@ -29,8 +30,10 @@ _FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folde
 _FORMS += '{"random": "vit_base_patch16_224"}'
 
 
-def fetch_model(name, entry, output, source):
+def fetch_model(name, entry, output, source, checkpoint=None):
     """Put the model that a catalog entry names into the folder `output`; `source` is a `downloads.Source`.
+
+    checkpoint: a file with weights for the architecture of {"timm": TAG}, which are taken instead of the hub's.
 
     Raises InputError for an entry of another form, a model that timm does not know or that is outside the family,
     weights that cannot be had or do not fit.
@@ -43,7 +46,14 @@ def fetch_model(name, entry, output, source):
         ((kind, value),) = entry.items()
         if not isinstance(value, str) or not value:
             raise InputError(f"catalog.models.{name}: {kind} must be a text, got {value!r}")
-        if kind == "timm":
+        if checkpoint and kind != "timm":
+            raise InputError(f"--from goes with --catalog '{{\"timm\": TAG}}', the architecture; got {entry!r}")
+        if checkpoint:
+            _known(value)
+            _check_architecture(value)
+            save_for_hf(checkpoints.model_of(value, Path(checkpoint)), folder, safe_serialization=True)
+            origin = f"checkpoint {Path(checkpoint).resolve()} as {value}"
+        elif kind == "timm":
             origin = _from_hub(value, folder, source)
         elif kind == "local":
             origin = _from_folder(Path(value).expanduser(), folder)
@@ -90,14 +100,19 @@ def _from_package(name, folder):
 
 def _untrained(tag, folder):
     """Save the architecture of a timm tag as it is before training, the same each time."""
-    if not timm.is_model(tag):
-        close = difflib.get_close_matches(tag.split(".")[0], timm.list_models("*vit*") + timm.list_models("deit*"), n=4)
-        raise InputError(f"timm {timm.__version__} has no model {tag!r}; close names: {', '.join(close) or 'none'}")
+    _known(tag)
     _check_architecture(tag)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         save_for_hf(timm.create_model(tag, pretrained=False), folder, safe_serialization=True)
     return f"untrained {tag}, seed 0"
+
+
+def _known(tag):
+    """Raise InputError unless timm has an architecture of a tag."""
+    if not timm.is_model(tag):
+        close = difflib.get_close_matches(tag.split(".")[0], timm.list_models("*vit*") + timm.list_models("deit*"), n=4)
+        raise InputError(f"timm {timm.__version__} has no model {tag!r}; close names: {', '.join(close) or 'none'}")
 
 
 def _check_architecture(tag):

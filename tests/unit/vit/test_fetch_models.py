@@ -152,6 +152,39 @@ def test_what_timm_takes_without_a_word_is_refused(hub, tmp_path, harm, message)
     assert not (tmp_path / "m").exists()
 
 
+CHECKPOINTS = {
+    "plain.pth": lambda state: state,
+    "model_best.pth.tar": lambda state: {"epoch": 3, "arch": "test_vit", "state_dict": state, "optimizer": {}},
+    "parallel.pt": lambda state: {"model": {f"module.{n}": t for n, t in state.items()}},
+    "compiled.pt": lambda state: {"model": {f"_orig_mod.module.{n}": t for n, t in state.items()}},
+    "averaged.pt": lambda state: {"state_dict": {"head.weight": torch.zeros(1)}, "state_dict_ema": state},
+    "half.pt": lambda state: {n: t.half() for n, t in state.items()},
+}
+
+
+@pytest.mark.parametrize(("file", "wrapped"), CHECKPOINTS.items())
+def test_a_checkpoint_of_a_training_script_is_read(tmp_path, file, wrapped):
+    state = {n: t.half().float() for n, t in timm.create_model("test_vit", num_classes=5).state_dict().items()}
+    torch.save(wrapped(state), tmp_path / file)
+    fetch_models.fetch_model("m", {"timm": "test_vit"}, tmp_path / "m", Source(tmp_path), tmp_path / file)
+    loaded = vit.load(tmp_path / "m").state_dict()
+    assert loaded.keys() == state.keys() and all(torch.equal(loaded[n], state[n]) for n in state)
+
+
+class Harmful:
+    def __reduce__(self):
+        return (open, ("harm", "w"))
+
+
+@pytest.mark.parametrize("content", [Harmful(), {"a": 1}, [], {"blocks.0.norm1.weight": torch.ones(3)}])
+def test_a_checkpoint_of_anything_else_is_refused(tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    torch.save(content, tmp_path / "c.pt")
+    with pytest.raises(InputError, match=r"c\.pt"):
+        fetch_models.fetch_model("m", {"timm": "test_vit"}, tmp_path / "m", Source(tmp_path), tmp_path / "c.pt")
+    assert not (tmp_path / "m").exists() and not (tmp_path / "harm").exists()
+
+
 def test_an_untrained_model_is_the_same_each_time(tmp_path):
     one, two = (fetch_model({"random": "test_vit"}, tmp_path / name) for name in "ab")
     assert vit.fingerprint(one) == vit.fingerprint(two)
