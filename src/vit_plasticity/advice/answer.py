@@ -145,18 +145,20 @@ def _measure(measurement, device, budget, patience, report):
         left = min(sum(work for _, work, _ in steps), patience / per_image)
         after = f", then training for at most {_time(budget)}" if budget else ""
         report(f"measuring {len(steps)} things without training: about {_time(left * per_image)}{after}")
-        started, done = time.perf_counter(), 0
+        started, done, spent = time.perf_counter(), 0, 0.0
         for number, (name, work, function) in enumerate(steps, 1):
-            if done and time.perf_counter() - started + work * per_image > patience:
+            if work and time.perf_counter() - started + work * per_image > patience:
                 measurement.failed[name] = f"left out, it would take about {_time(work * per_image)}"
                 report(f"{number} of {len(steps)}: {name} {measurement.failed[name]}")
                 continue
             left = sum(w for _, w, _ in steps[number - 1 :]) * per_image
             left = min(left, patience - (time.perf_counter() - started))
             report(f"{number} of {len(steps)}: {name}; about {_time(max(left, 0))} left")
+            before = time.perf_counter()
             function()
-            done += work
-            per_image = (time.perf_counter() - started) / done if done else per_image
+            if work:
+                done, spent = done + work, spent + time.perf_counter() - before
+                per_image = spent / done
     except KeyboardInterrupt:
         return False
     return True

@@ -38,7 +38,7 @@ class Measurement:
         """A list of (what is done, its rough work in images through the model, function), what is cheap first."""
         n_images, pairs = sum(len(split) for split in self.dataset.splits.values()), SETTINGS["pairs"]
         n_gradients = SETTINGS["batches"] * SETTINGS["batch_size"]
-        work = {NULL: 0, "plasticity": 2 * pairs, "bound": pairs, "bound_holding": pairs}
+        work = {NULL: 0, "plasticity": 2 * pairs, "bound": 0, "bound_holding": 0}  # of weights, hardly of images
         work |= {"one_step_gain": 5 * n_gradients * len(self.choices)}
         steps = [(name, work.get(name, 4 * pairs), lambda n=name: self._predictor(n)) for name in self.names]
         steps += [("linear probe", n_images, self._probe), ("plasticity", work["plasticity"], self._plasticity)]
