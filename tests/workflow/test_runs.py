@@ -44,7 +44,6 @@ def test_everything_is_made(smoke):
 
 def test_nothing_half_written_or_left_over_remains(smoke):
     assert not temporary_files(smoke / "results")
-    assert not [*(results(smoke) / "work").iterdir()]
     assert not [f for f in (smoke / "resources").rglob(".*") if not f.name.startswith(".snakemake_timestamp")]
 
 
@@ -75,20 +74,23 @@ def test_deleted_cell_is_made_again_alone(study, smoke):
 
 
 def test_failed_cells_leave_the_others_to_finish_and_are_made_again_alone(study, smoke):
-    """A dataset whose batches are larger than it is: its cells fail at the first line, the others do not care."""
+    """A dataset that lost a file: its cells, and what is evaluated on it, fail at the first line; the others do not care."""
     remove(results(study) / CELL)
-    wrong = smoke_config(overrides={"digits_c_contrast_5": {"finetune": {"batch_size": 5000}}})
-    done = snakemake(study, config=wrong, check=False)
+    lost = study / "resources" / "datasets" / "digits_c_contrast_5" / "train.pixels"
+    lost.rename(study / "lost")
+    changed = smoke_config(overrides={"digits_c_contrast_5": {"finetune": {"evaluation_period": 1}}})
+    done = snakemake(study, config=changed, check=False)
     assert done.returncode != 0
-    assert jobs_run(done.stdout) == {"evaluate": 1, "finetune": 1}
+    assert jobs_run(done.stdout) == {"finetune": 1}
     assert (results(study) / CELL / "runs.parquet").exists()
     assert not [*results(study).glob("finetune/vit_smoke/digits_c_contrast_5/*/*/*.parquet")]
     log = study / "logs" / "smoke" / "finetune" / "vit_smoke" / "digits_c_contrast_5" / "mha" / "seed=0.log"
-    assert "error: batch_size 5000 is more than the 1151 training images" in log.read_text()
+    assert "error: resources/datasets/digits_c_contrast_5" in log.read_text()
     assert "Traceback" not in log.read_text()
 
+    (study / "lost").rename(lost)
     done = snakemake(study)
-    assert jobs_run(done.stdout) == {"correlate": 1, "finetune": 4, "plots": 1}
+    assert jobs_run(done.stdout) == {"correlate": 1, "evaluate": 1, "finetune": 4, "plots": 1}
     assert not differences(study, smoke)
 
 

@@ -13,7 +13,7 @@ STAGES = {
     "analysis": (correlate, ["--results", "r", "--output", "o"]),
     "finetune": (
         finetune,
-        ["--model", "m", "--dataset", "d", "--component", "mha", "--seed", "0", "--work", "w", "--output", "o"],
+        ["--model", "m", "--dataset", "d", "--component", "mha", "--seed", "0", "--output", "o"],
     ),
     "plasticity": (plasticity, None),
     "pretrain": (pretrain, ["--dataset", "d", "--output", "o"]),
