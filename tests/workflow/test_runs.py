@@ -74,7 +74,7 @@ def test_deleted_cell_is_made_again_alone(study, smoke):
 
 
 def test_failed_cells_leave_the_others_to_finish_and_are_made_again_alone(study, smoke):
-    """A dataset that lost a file: its cells, and what is evaluated on it, fail at the first line; the others do not care."""
+    """A dataset that lost a file: its cells and evaluations on it fail at the first line, the others do not care."""
     remove(results(study) / CELL)
     lost = study / "resources" / "datasets" / "digits_c_contrast_5" / "train.pixels"
     lost.rename(study / "lost")
