@@ -46,6 +46,12 @@ def rules():
     return found
 
 
+REGISTRIES = {"data.formats"}
+"""Folders whose files are found by their names, so that nothing imports them in words."""
+NAMES_ALONE = {"vit.components": {"vit.selection"}}
+"""Module → what it imports only once it is given a model, which stages without torch never do."""
+
+
 def _file(module):
     return (SOURCE / module.replace(".", "/")).with_suffix(".py")
 
@@ -58,13 +64,19 @@ def imported(module, seen):
     names = set()
     folder = SOURCE / module.replace(".", "/")
     path = folder / "__init__.py" if folder.is_dir() else _file(module)
+    if module in REGISTRIES:
+        names |= {f"vit_plasticity.{module}.{file.stem}" for file in folder.glob("[!_]*.py")}
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
     own = {name.removeprefix("vit_plasticity.") for name in names if name.startswith("vit_plasticity.")}
-    own = {name for name in own if (SOURCE / name.replace(".", "/")).is_dir() or _file(name).exists()}
+    own = {
+        name
+        for name in own - NAMES_ALONE.get(module, set())
+        if (SOURCE / name.replace(".", "/")).is_dir() or _file(name).exists()
+    }
     return names.union(*(imported(name, seen) for name in sorted(own)))
 
 

@@ -94,7 +94,7 @@ COLUMNS = {
     "trained_fraction": Column("share", "Parameters trained", "values that train / values in the model"),
     "gap_to_full": Column("points", "Below full", "test accuracy of full fine-tuning minus this one's"),
     "shifted_accuracy_mean": Column("share", "Shifted tests", "mean accuracy on shifted test sets"),
-    "step_duration_s": Column("seconds", "Step (s)", "seconds per optimiser step; in the summary with evaluations"),
+    "step_duration_s": Column("seconds", "Step (s)", "seconds per optimiser step, without evaluations"),
     "on_front": Column("truth", "On the front", "whether none trains fewer values for as much test accuracy"),
     "n_datasets": Column("whole", "Datasets", "datasets that count"),
     "plasticity_mean": Column("number", "Plasticity", "mean plasticity over datasets"),

@@ -83,7 +83,6 @@ def accuracy_of(runs):
     groups = runs.assign(
         diverged=runs["outcome"].eq("diverged"),
         fraction=runs["n_trained"] / runs["n_parameters"],
-        seconds=runs["duration_s"] / runs["steps_trained"],
     ).groupby(GROUP)
     counts = groups.agg(
         n_runs=("lr", "size"),
@@ -91,7 +90,7 @@ def accuracy_of(runs):
         trained_fraction=("fraction", "mean"),
         n_trained=("n_trained", "max"),
         peak_memory_mb=("peak_memory_mb", "max"),
-        step_duration_s=("seconds", "mean"),
+        step_duration_s=("step_duration_s", "mean"),
     )
     return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
 

@@ -122,9 +122,9 @@ def peak_memory_mb(device):
     """Peak memory in MB (10⁶ bytes) since its reset: what torch holds on the GPU, or all of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    with suppress(OSError):
-        found = re.search(r"^VmHWM:\s+(\d+)", Path("/proc/self/status").read_text(encoding="ascii"), re.MULTILINE)
-        if found:
+    if sys.platform == "linux":
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        if found := re.search(r"^VmHWM:\s+(\d+)", status, re.MULTILINE):
             return int(found[1]) * 1024 / 1e6
     unit = 1 if sys.platform == "darwin" else 1024  # bytes, or KiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
