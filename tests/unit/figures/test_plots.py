@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from synthetic_study import DEMO, write_study
 
 from vit_plasticity import correlate, plots
-from vit_plasticity.figures import theme
+from vit_plasticity.figures import catalog, theme
 from vit_plasticity.runtime import cli
 from vit_plasticity.study import grid as layout
 from vit_plasticity.vit import components
@@ -59,8 +59,8 @@ def demo(tmp_path_factory):
 
 
 def draw(name, folder):
-    study = plots.read(folder)
-    return plots.FUNCTIONS[name](study, theme.styles(study.summary["component"].unique()))
+    study = catalog.read(folder)
+    return catalog.FUNCTIONS[name](study, theme.styles(study.summary["component"].unique()))
 
 
 def panels(figure):
@@ -118,9 +118,9 @@ def test_every_figure_is_drawn_while_only_one_stage_is_done(tmp_path, stage):
 
 
 def test_the_papers_size(tmp_path):
-    study = plots.read(tables_of(tmp_path, PAPER, steps=4, every=2, pairs=2))
+    study = catalog.read(tables_of(tmp_path, PAPER, steps=4, every=2, pairs=2))
     styles = theme.styles(PAPER["components"])
-    sizes = {name: function(study, styles) for name, function in plots.FUNCTIONS.items()}
+    sizes = {name: function(study, styles) for name, function in catalog.FUNCTIONS.items()}
     assert len(panels(sizes["plasticity_by_depth"])) == 33
     assert len(panels(sizes["plasticity_by_component"])) == 3
     assert all(figure.get_figwidth() <= theme.WIDTH for figure in sizes.values())
@@ -314,14 +314,14 @@ def test_the_command_writes_all_figures_without_torch_and_always_the_same(demo, 
 
 def test_tables_that_are_missing_or_not_ours_are_refused(demo, tmp_path):
     with pytest.raises(cli.InputError, match=r"predictors.parquet is missing: write the tables with"):
-        plots.read(tmp_path)
+        catalog.read(tmp_path)
     write_study(tmp_path, **ONE, steps=2, every=2)
     (tmp_path / "plasticity/m/d/mha.parquet").rename(tmp_path / "predictors.parquet")
     with pytest.raises(cli.InputError, match="written by stage 'plasticity'; name a folder that correlate wrote"):
-        plots.read(tmp_path)
+        catalog.read(tmp_path)
 
 
 def test_every_figure_and_page_has_a_caption():
     captions = {path.stem for path in (Path(__file__).parents[3] / "workflow/report").glob("*.rst")}
     assert {*layout.FIGURES, *layout.PAGES} <= captions
-    assert plots.FUNCTIONS.keys() == layout.FIGURES.keys()
+    assert catalog.FUNCTIONS.keys() == layout.FIGURES.keys()
