@@ -218,8 +218,9 @@ class FileServer:
 
     A path such as /timm/NAME/resolve/main/FILE, as on the Hugging Face hub, stands for the file timm/NAME/FILE.
     faults: a list that GET requests consume from its front: ("cut", bytes) closes the connection after so many bytes of
-    the body; ("status", code) answers with an error; ("html",) with a web page; ("no range",) ignores the range;
-    ("slow", seconds) waits before the body. requests: (path, range) of each GET request so far.
+    the body; ("status", code, headers) answers with an error; ("html",) with a web page; ("no range",) ignores the
+    range; ("slow", seconds) waits before the body; ("drop",) closes the connection without an answer; ("untold", bytes)
+    is a cut of an answer that gives no length. requests: (path, range) of each GET request so far.
     """
 
     def __init__(self, folder):
@@ -252,11 +253,15 @@ def _handler(server):
                 server.requests.append((self.path, asked))
             kind, *values = (server.faults and body and server.faults.pop(0)) or ("none",)
             path = server.folder / self.path.split("?")[0].lstrip("/").replace("/resolve/main/", "/")
+            if kind == "drop":
+                self.close_connection = True
+                return None
             if kind == "html":
                 return self._send(200, b"<html>Please log in</html>", {"Content-Type": "text/html"}, body)
             if kind == "status" or not path.is_file():
                 code = values[0] if kind == "status" else 404
-                return self._send(code, b"<html>no</html>", {"Content-Type": "text/html"}, body)
+                more = values[1] if len(values) > 1 else {}
+                return self._send(code, b"<html>no</html>", {"Content-Type": "text/html"} | more, body)
             data = path.read_bytes()
             headers = {"Content-Type": "application/octet-stream", "ETag": f'"{hashlib.sha256(data).hexdigest()}"'}
             headers["X-Repo-Commit"] = "0" * 40
@@ -269,13 +274,15 @@ def _handler(server):
                 data, status = data[start:], 206
             if kind == "slow":
                 threading.Event().wait(values[0])
-            self._send(status, data, headers, body, values[0] if kind == "cut" else None)
+            cut = values[0] if kind in ("cut", "untold") else None
+            self._send(status, data, headers, body, cut, told=kind != "untold")
 
-        def _send(self, status, data, headers, body, cut=None):
+        def _send(self, status, data, headers, body, cut=None, told=True):
             self.send_response(status)
             for name, value in headers.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data)))
+            if told:
+                self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             if body:
                 self.wfile.write(data[:cut])

@@ -8,16 +8,17 @@ on; put that file there beforehand to pin what you trust.
 
 import errno
 import hashlib
-import http.client
 import os
 import shutil
 import sys
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import requests
+import urllib3
 
 from vit_plasticity.runtime import locks
 from vit_plasticity.runtime.cli import InputError
@@ -25,12 +26,8 @@ from vit_plasticity.runtime.files import atomic
 
 CHUNK = 1 << 20  # bytes
 TIMEOUT = 60  # seconds without a byte
-PAUSES = (1, 2, 4, 8, 16)  # seconds before each further try; a try that brought bytes starts over
-_PASSING = {408, 425, 429, 500, 502, 503, 504}  # HTTP statuses that may be gone at the next try
-
-
-class Cut(Exception):
-    """The server broke off or is out of reach for now: worth another try."""
+RETRY = urllib3.Retry(5, backoff_factor=1, status_forcelist={408, 416, 425, 429, 500, 502, 503, 504})
+"""How often to try again, after 0, 2, 4, 8 and 16 s or what the server asks; a try that brought bytes starts over."""
 
 
 @dataclass(frozen=True)
@@ -111,86 +108,87 @@ def transfer(url, part, size=None, resume=True):
     resume: False where no checksum would tell whether the rest belongs to the same file; then it starts over each time.
     Raises InputError for what another try will not mend: a status such as 404, a web page, another size.
     """
-    tries = 0
+    if url.startswith("file:"):
+        path = Path(urllib.parse.unquote(urllib.parse.urlsplit(url).path))
+        if not path.is_file():
+            raise InputError(f"{url}: there is no such file; is the address right? See --mirror")
+        return shutil.copyfile(path, part)
+    retry = RETRY
     while True:
         if not resume:
             part.unlink(missing_ok=True)
         before = part.stat().st_size if part.exists() else 0
         try:
             return _transfer_once(url, part, before, size)
-        except Cut as error:
-            tries = 0 if part.exists() and part.stat().st_size > before else tries
-            if tries == len(PAUSES):
+        except (ValueError, requests.TooManyRedirects) as error:  # what requests refuses as an address
+            raise InputError(f"{url}: {error}; is the address right? See --mirror") from error
+        except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+            why = getattr((*error.args, None)[0], "reason", error)  # what requests wraps is for programs
+            retry = RETRY if part.exists() and part.stat().st_size > before else retry
+            if not retry.total:
                 raise InputError(
-                    f"{url}: {error}; gave up after {tries + 1} tries. Run the same command again, and it goes on from "
-                    "there; or get the file in another way and use --mirror"
+                    f"{url}: {why}; gave up after {len(retry.history) + 1} tries. Run the same command again, and it "
+                    "goes on from there; or get the file in another way and use --mirror"
                 ) from error
-            print(f"{url}: {error}; trying again in {PAUSES[tries]} s", file=sys.stderr, flush=True)
-            time.sleep(PAUSES[tries])
-            tries += 1
+            retry = retry.increment("GET", url, error=error)
+            pause = retry.get_backoff_time()
+            with suppress(AttributeError, urllib3.exceptions.InvalidHeader):  # no answer, or one that asks for nonsense
+                pause = retry.get_retry_after(error.response) or pause
+            print(f"{url}: {why}; trying again in {round(pause, 2):g} s", file=sys.stderr, flush=True)
+            time.sleep(pause)
 
 
 def _transfer_once(url, part, start, size):
-    if size is not None and start >= size:
-        if start == size:
-            return
-        part.unlink()
-        start = 0
-    request = urllib.request.Request(url, headers={"User-Agent": "vit-plasticity"})
-    if start:
-        request.add_header("Range", f"bytes={start}-")
-    try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-            start, total = _check_response(url, response, start, size)
-            _receive(response, part, start, total)
-    except urllib.error.HTTPError as error:
-        if error.code == 416:  # the part is as long as the file, or longer: start over
+    if start == size:
+        return
+    asked = f"bytes={start}-" if start else None
+    headers = {"User-Agent": "vit-plasticity", "Accept-Encoding": "identity", "Range": asked}
+    with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
+        if response.status_code == 416:  # the part is as long as the file, or longer: start over
             part.unlink(missing_ok=True)
-            raise Cut("the server cannot go on from there") from error
-        if error.code in _PASSING:
-            raise Cut(f"HTTP status {error.code} {error.reason}") from error
-        raise InputError(
-            f"{url}: HTTP status {error.code} {error.reason}; is the address right? See --mirror"
-        ) from error
-    except (http.client.HTTPException, urllib.error.URLError, ConnectionError, TimeoutError) as error:
-        raise Cut(f"{getattr(error, 'reason', None) or str(error) or type(error).__name__}") from error
+        _receive(response.raw, part, *_check_response(url, response, start, size))
 
 
 def _check_response(url, response, start, size):
     """Where the body starts in the file and the size of the whole (None if not told); refuses what is not the file."""
-    kind = response.headers.get_content_type()
-    if kind in ("text/html", "application/xhtml+xml"):
+    status = f"HTTP status {response.status_code} {response.reason}"
+    if RETRY.is_retry("GET", response.status_code, "Retry-After" in response.headers):
+        raise requests.HTTPError(status, response=response)
+    if not response.ok:
+        raise InputError(f"{url}: {status}; is the address right? See --mirror")
+    if response.headers.get("Content-Type", "").lower().startswith(("text/html", "application/xhtml+xml")):
         raise InputError(f"{url}: the server sent a web page instead of the file; see --mirror")
-    if response.status != 206:
+    if response.status_code != 206:
         start = 0
     elif not response.headers.get("Content-Range", "").startswith(f"bytes {start}-"):
         raise InputError(f"{url}: asked for byte {start} on, got {response.headers.get('Content-Range')!r}")
-    length = response.headers.get("Content-Length")
-    total = start + int(length) if length else None
-    if size is not None and total is not None and total != size:
+    length = response.raw.length_remaining
+    total = size if length is None else start + length
+    if size not in (None, total):
         raise InputError(
             f"{url}: the server offers {total} bytes, but the file has {size}; was it replaced? See --mirror"
         )
-    return start, total if total is not None else size
+    return start, total
 
 
-def _receive(response, part, start, total):
+def _receive(body, part, start, total):
     free = shutil.disk_usage(part.parent).free
     if total is not None and total - start > free:
         text = f"{total - start:,} bytes to download, {free:,} bytes free"
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {text}", str(part.parent))
+    body.enforce_content_length = False  # a cut is told below, also where the server gave no length
     progress = _Progress(part.name.removeprefix(".").removesuffix(".part"), total)
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
         done = start
-        while chunk := response.read1(CHUNK):
+        while chunk := body.read1(CHUNK):
             file.write(chunk)
             done += len(chunk)
             progress(done)
     progress(done, end=True)
     if total is not None and done < total:
-        raise Cut(f"cut off at {done:,} of {total:,} bytes")
+        raise requests.ConnectionError(f"cut off at {done:,} of {total:,} bytes")
 
 
 class _Progress:

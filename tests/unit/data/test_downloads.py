@@ -4,6 +4,7 @@ import errno
 import hashlib
 import multiprocessing
 import threading
+import time
 from functools import partial
 
 import pytest
@@ -23,7 +24,7 @@ MD5 = hashlib.md5(DATA).hexdigest()
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(downloads, "RETRY", downloads.RETRY.new(total=2, backoff_factor=0.01))
     monkeypatch.setattr(downloads, "CHUNK", 10_000)
     (tmp_path / "served").mkdir()
     (tmp_path / "served" / "data.bin").write_bytes(DATA)
@@ -107,9 +108,39 @@ def test_it_gives_up_after_some_tries(server, source):
     assert len(server.requests) == 3
 
 
+def test_it_waits_as_long_as_the_server_asks(server, source, capsys):
+    server.faults += [("status", 503, {"Retry-After": "1"}), ("status", 429, {"Retry-After": "soon"})]
+    started = time.monotonic()
+    assert source.get(remote(server)).read_bytes() == DATA
+    assert time.monotonic() - started >= 1
+    said = [line.partition("HTTP status ")[2] for line in capsys.readouterr().err.splitlines()[:2]]
+    assert said == ["503 Service Unavailable; trying again in 1 s", "429 Too Many Requests; trying again in 0.02 s"]
+
+
+def test_pauses_double_and_start_over_once_bytes_came(server, source, monkeypatch, capsys):
+    monkeypatch.setattr(downloads, "RETRY", downloads.RETRY.new(total=3, backoff_factor=0.05))
+    server.faults += [("drop",), ("drop",), ("cut", 100_000), ("cut", 0), ("cut", 0)]
+    assert source.get(remote(server)).read_bytes() == DATA
+    said = [line.partition("trying again in ")[2] for line in capsys.readouterr().err.splitlines()[:-1]]
+    assert [pause for pause in said if pause] == ["0 s", "0.1 s", "0 s", "0.1 s", "0.2 s"]
+
+
+def test_a_connection_without_an_answer_and_one_cut_without_a_length_are_tried_again(server, source):
+    server.faults += [("drop",), ("untold", 100_000), ("drop",)]
+    assert source.get(remote(server)).read_bytes() == DATA
+    assert [asked for _, asked in server.requests] == [None, None, "bytes=100000-", "bytes=100000-"]
+
+
+@pytest.mark.parametrize("url", ["gopher://127.0.0.1/data.bin", "data.bin", "http:///data.bin"])
+def test_what_is_no_web_address_is_refused_at_once(source, url, capsys):
+    with pytest.raises(InputError, match="is the address right"):
+        source.get(RemoteFile("data.bin", url, f"sha256:{SHA}"))
+    assert "trying again" not in capsys.readouterr().err
+
+
 def test_a_server_that_is_not_there(source, monkeypatch):
-    monkeypatch.setattr(downloads, "PAUSES", ())
-    with pytest.raises(InputError, match="gave up after 1 tries"):
+    monkeypatch.setattr(downloads, "RETRY", downloads.RETRY.new(total=0))
+    with pytest.raises(InputError, match="Connection refused; gave up after 1 tries"):
         source.get(RemoteFile("data.bin", "http://127.0.0.1:9/data.bin", f"sha256:{SHA}", len(DATA)))
 
 
@@ -203,6 +234,18 @@ def test_a_mirror_url_stands_in_for_the_net(server, tmp_path):
     source = Source(tmp_path / "downloads", mirror=f"{server.url}/")
     file = RemoteFile("data.bin", "http://127.0.0.1:9/somewhere/else", f"sha256:{SHA}", len(DATA))
     assert source.get(file).read_bytes() == DATA
+
+
+def test_a_file_url_stands_in_for_the_net(server, tmp_path):
+    folder = (tmp_path / "served").rename(tmp_path / "with space")
+    source = Source(tmp_path / "downloads", mirror=folder.as_uri())
+    assert source.get(remote(None)).read_bytes() == DATA
+    with pytest.raises(InputError, match=r"with%20space/other.bin: there is no such file"):
+        source.get(remote(None, name="other.bin"))
+    (folder / "wrong.bin").write_bytes(DATA[:-1] + b"!")
+    with pytest.raises(InputError, match="sha256"):
+        source.get(remote(None, name="wrong.bin"))
+    assert visible(source.folder) == {"data.bin"} and not server.requests
 
 
 def test_two_threads_fetch_a_file_once(server, source):
