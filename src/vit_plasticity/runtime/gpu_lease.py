@@ -1,10 +1,9 @@
-"""One GPU for one process, on a machine that has several and no scheduler to hand them out. Standard library only.
+"""One GPU for one process, on a machine that has several and no scheduler to hand them out.
 
 Each GPU has a lock file. Whoever holds the lock (flock) may use the GPU, and the lock goes with its process, however
 that ends. SLURM, or a person who sets ``CUDA_VISIBLE_DEVICES`` to one device, has chosen already: nothing is leased.
 """
 
-import fcntl
 import os
 import re
 import subprocess
@@ -18,7 +17,7 @@ from vit_plasticity.runtime import locks
 
 SLURM_GPUS = ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
 
-_held = []  # open files, so that the locks last as long as the process
+_held = []  # locks, so that they last as long as the process
 
 
 def visible_devices():
@@ -74,9 +73,6 @@ def take(folder=None, poll_s=1.0):
 
 
 def _lock(path):
-    file = path.open("a", encoding="utf-8")
-    if not locks.flock(file, path, fcntl.LOCK_NB):
-        file.close()
-        return False
-    _held.append(file)
-    return True
+    if lock := locks.take(path):
+        _held.append(lock)
+    return lock

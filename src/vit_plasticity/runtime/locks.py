@@ -2,10 +2,11 @@
 
 import errno
 import fcntl
-import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.files import make_folder
@@ -20,26 +21,21 @@ def hold(path, what):
     """
     path = Path(path)
     make_folder(path.parent)
-    waited = False
-    while True:
-        with path.open("a", encoding="utf-8") as file:
-            if not flock(file, path, fcntl.LOCK_NB):
-                if not waited:
-                    print(f"waiting for another process that {what} ({path} is locked)", file=sys.stderr, flush=True)
-                waited = True
-                flock(file, path)
-            # The holder before us removed the file as it left: a lock on a removed file keeps nobody out.
-            if _is_at(file, path):
-                try:
-                    yield waited
-                finally:
-                    path.unlink()
-                return
+    lock = take(path)
+    if waited := lock is None:
+        print(f"waiting for another process that {what} ({path} is locked)", file=sys.stderr, flush=True)
+        lock = take(path, wait=True)
+    with lock:
+        try:
+            yield waited
+        finally:
+            path.unlink()  # whoever waits for it finds that it is gone, and makes a new one
 
 
 def held(path):
     """Whether a process holds the lock file `path`."""
     try:
+        # Shared, which filelock has not: two that look at the same time do not take each other for its holder.
         with Path(path).open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -49,15 +45,15 @@ def held(path):
     return False
 
 
-def flock(file, path, flags=0):
-    """Lock an open file; False where another process has it and `flags` say not to wait.
+def take(path, wait=False):
+    """Lock the file `path`: a context whose end frees it, as the end of the process does; None if another has it.
 
     Raises InputError where the file system knows no flock, as NFS and Lustre may be mounted.
     """
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | flags)
-    except BlockingIOError:
-        return False
+        return FileLock(path, fallback_to_soft=False).acquire(blocking=wait, poll_interval=0.2)
+    except Timeout:
+        return None
     except OSError as error:
         if error.errno not in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS, errno.EINVAL):
             raise
@@ -65,12 +61,3 @@ def flock(file, path, flags=0):
             f"flock does not work in {path.parent} ({error.strerror}), so two processes could write the same files; "
             "use a folder on a local disk, or on a shared file system mounted with flock"
         ) from error
-    return True
-
-
-def _is_at(file, path):
-    """Whether an open file is still the one that `path` names."""
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False

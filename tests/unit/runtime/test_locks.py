@@ -14,8 +14,9 @@ def test_lock_goes_when_the_block_ends(tmp_path):
     path = tmp_path / "cell.lock"
     with locks.hold(path, "owns it") as waited:
         assert not waited
-        with path.open("a") as second:
-            assert not locks.flock(second, path, fcntl.LOCK_NB)
+        assert locks.held(path)
+        with path.open("a") as second, pytest.raises(BlockingIOError):
+            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert not path.exists()
 
 
