@@ -4,7 +4,6 @@ evaluation.
 Dimensions: n images, B batch, S the model's image size in pixels; stored images are uint8 (height, width, 3).
 """
 
-import functools
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,9 +11,9 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from vit_plasticity.data import crops
+
 _ORDER, _CROPS = 0, 1  # independent random streams of one key
-SMALL = 64
-"""Up to this side, in pixels, of images of one size and of crops, matrix products beat resizing one by one on a CPU."""
 KEPT = 2**31
 """Bytes of images, ready for the model, that are kept to be evaluated again: 14,000 images of 224 pixels."""
 LONG = 8
@@ -110,10 +109,10 @@ class TrainingBatches:
     def _crop(self, index, boxes, flips):
         """Crops in [0, 255], on the device: (B, 3, S, S), uint8 or float32."""
         size, uniform = self.preprocessing.size, self.images.uniform
-        if uniform is not None and (self.device.type != "cpu" or max(size, *uniform.shape[1:3]) <= SMALL):
+        if uniform is not None and crops.suits(uniform, size, self.device):
             pixels = torch.from_numpy(uniform[index]).to(self.device, non_blocking=True)
-            return crop_uniform(pixels, boxes, flips, self.preprocessing)
-        crops = torch.empty((len(index), size, size, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+            return crops.crop_uniform(pixels, boxes, flips, self.preprocessing)
+        cropped = torch.empty((len(index), size, size, 3), dtype=torch.uint8, pin_memory=self.device.type == "cuda")
 
         def one(i, box, flip, out):
             top, left, height, width = box
@@ -121,9 +120,9 @@ class TrainingBatches:
             resized = _resize(crop, (size, size), self.preprocessing.interpolation).permute(0, 2, 3, 1)[0]
             out.copy_(resized.flip(1) if flip else resized)
 
-        for _ in (self.pool.map if self.pool else map)(one, index, boxes, flips, crops):
+        for _ in (self.pool.map if self.pool else map)(one, index, boxes, flips, cropped):
             pass
-        return crops.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
+        return cropped.permute(0, 3, 1, 2).to(self.device, non_blocking=True)
 
     def _permutation(self, epoch):
         if self._epoch[0] != epoch:
@@ -139,61 +138,6 @@ def image_shapes(images, indices):
     if images.uniform is not None:
         return np.broadcast_to(images.uniform.shape[1:3], (len(indices), 2))
     return np.array([images[i].shape[:2] for i in indices])
-
-
-def crop_uniform(pixels, boxes, flips, preprocessing):
-    """Crop and resize images of one shape, each to its own box, as two matrix products an image.
-
-    pixels: (B, height, width, 3) uint8; boxes: (B, 4) top, left, height, width; flips: (B,) bool.
-    Returns (B, 3, S, S) float32 in [0, 255], as torch's antialiased interpolation of the same crops gives.
-    """
-    n, height, width, _ = pixels.shape
-    boxes, mirrored = torch.as_tensor(boxes, device=pixels.device), np.flatnonzero(flips)
-    rows = _resize_matrices(boxes[:, 0], boxes[:, 2], height, preprocessing)  # (B, S, height)
-    columns = _resize_matrices(boxes[:, 1], boxes[:, 3], width, preprocessing)  # (B, S, width)
-    columns[mirrored] = columns[mirrored].flip(1)
-    planes = pixels.permute(0, 1, 3, 2).float().reshape(n, height, 3 * width)
-    half = torch.bmm(rows, planes).view(n, preprocessing.size * 3, width)
-    out = torch.bmm(half, columns.mT).view(n, preprocessing.size, 3, preprocessing.size).transpose(1, 2)
-    return out.clamp_(0, 255) if preprocessing.interpolation == "bicubic" else out
-
-
-def _resize_matrices(starts, lengths, full, preprocessing):
-    """Rows of weights that resize [start, start + length) of an axis of `full` pixels to S pixels: (B, S, full)."""
-    if full > SMALL:
-        return _filter(starts, lengths, full, preprocessing)
-    return _windows(full, preprocessing, starts.device)[lengths - 1, :, full - 1 - starts]
-
-
-@functools.cache
-def _windows(full, preprocessing, device):
-    """The resize matrices of every crop of a short axis, from one table with a row of twice that length for each length
-    of a crop: (length - 1, S, full - 1 - start, full)."""
-    lengths = torch.arange(1, full + 1, device=device)
-    table = _filter(torch.full_like(lengths, full - 1), lengths, 2 * full - 1, preprocessing)
-    return table.unfold(2, full, 1)
-
-
-def _filter(starts, lengths, full, preprocessing):
-    """`_resize_matrices` by definition: a triangle (bilinear) or Keys' filter (bicubic, a = -1/2), widened by the scale
-    when shrinking."""
-    size = preprocessing.size
-    scale = (lengths / size)[:, None, None]  # pixels in per pixel out
-    centres = starts[:, None, None] + scale * (torch.arange(size, device=starts.device)[:, None] + 0.5)
-    pixels = torch.arange(full, device=starts.device)
-    t = ((pixels + 0.5 - centres) / scale.clamp_min(1)).abs_()  # (B, S, full)
-    weights = _kernel(t, preprocessing.interpolation)
-    inside = (pixels >= starts[:, None]) & (pixels < (starts + lengths)[:, None])  # (B, full)
-    weights = weights * inside[:, None]
-    return (weights / weights.sum(dim=2, keepdim=True)).float()
-
-
-def _kernel(t, interpolation):
-    """Weights at distances t of at least 0, in pixels: a triangle or Keys' filter."""
-    if interpolation == "bilinear":
-        return (1 - t).clamp_min_(0)
-    near, far = (1.5 * t - 2.5) * t * t + 1, ((-0.5 * t + 2.5) * t - 4) * t + 2
-    return torch.where(t < 1, near, torch.where(t < 2, far, 0))
 
 
 def kept(images, preprocessing, most=KEPT):
@@ -276,7 +220,7 @@ def _centre(full, scaled, preprocessing):
     reach = 2 * max(scale, 1)  # of the wider filter
     used = slice(max(0, int(centres[0] - reach)), min(full, int(centres[-1] + reach) + 1))
     distances = (torch.arange(used.start, used.stop) + 0.5 - centres[:, None]).abs_() / max(scale, 1)
-    weights = _kernel(distances, preprocessing.interpolation)
+    weights = crops.kernel(distances, preprocessing.interpolation)
     return used, (weights / weights.sum(dim=1, keepdim=True)).float()
 
 

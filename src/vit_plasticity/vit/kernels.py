@@ -24,17 +24,10 @@ def linear(x, weight, bias=None):
 
 
 def use_fast_linears(module):
-    """Let every Linear layer below `module` compute by `linear`, until `use_plain_linears`."""
+    """Let every Linear layer below `module` compute by `linear`."""
     for part in module.modules():
         if type(part) is nn.Linear:
             part.forward = types.MethodType(_forward, part)
-
-
-def use_plain_linears(module):
-    """Undo `use_fast_linears`: every Linear layer below `module` computes as torch's own again."""
-    for part in module.modules():
-        if type(part) is nn.Linear:
-            part.__dict__.pop("forward", None)
 
 
 def _forward(module, x):

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy import stats
 
 from vit_plasticity import vit
-from vit_plasticity.data import batches
+from vit_plasticity.data import batches, crops
 from vit_plasticity.data.registry import Images, Split
 
 
@@ -72,7 +72,7 @@ def test_crops_equal_antialiased_interpolation(size, interpolation):
     pixels = torch.from_numpy(split.images.uniform)
     boxes = np.array([[0, 0, 24, 20], [3, 5, 10, 7], [20, 2, 4, 18], [0, 19, 24, 1], [23, 0, 1, 20], [5, 5, 8, 8]])
     flips = np.array([0, 1, 0, 1, 0, 1], dtype=bool)
-    ours = batches.crop_uniform(pixels, boxes, flips, wanted)
+    ours = crops.crop_uniform(pixels, boxes, flips, wanted)
     for image, (top, left, height, width), flip, out in zip(pixels, boxes, flips, ours, strict=True):
         crop = image[top : top + height, left : left + width].permute(2, 0, 1)[None].float()
         expected = torch.nn.functional.interpolate(crop, size=(size, size), mode=interpolation, antialias=True)[0]
@@ -88,6 +88,14 @@ def test_images_of_one_size_and_of_many_give_the_same_batches():
     assert torch.equal(labels_a, labels_b)
     std = torch.tensor(preprocessing().std).view(3, 1, 1)
     assert ((a - b) * std * 255).abs().max() <= 1 + 1e-3
+
+
+def test_the_switch_resizes_images_of_one_size_one_by_one(monkeypatch):
+    split = uniform_split()
+    monkeypatch.setenv(crops.SWITCH, "0")
+    assert torch.equal(stream(split)(3)[0], stream(ragged_split(split), threads=2)(3)[0])
+    monkeypatch.delenv(crops.SWITCH)
+    assert not torch.equal(stream(split)(3)[0], stream(ragged_split(split), threads=2)(3)[0])
 
 
 def test_crops_are_distributed_as_torchvision_draws_them():
@@ -171,7 +179,7 @@ def test_photographs_are_cropped_as_torchvision_does(width, height, interpolatio
         theirs = transforms.functional.normalize(theirs.float() / 255, mean, std)
         difference = (maker(step)[0][0] - theirs).abs() * torch.tensor(std)[:, None, None] * 255
         # Small images are not rounded and, where bicubic overshoots at edges, not cut off between the two passes.
-        allowed = 4 if width <= batches.SMALL and interpolation == "bicubic" else 1 + 1e-3
+        allowed = 4 if width <= crops.SMALL and interpolation == "bicubic" else 1 + 1e-3
         assert difference.max() <= allowed and difference.mean() < 0.5
 
 
