@@ -142,7 +142,7 @@ def _transfer_once(url, part, start, size):
     if start == size:
         return
     asked = f"bytes={start}-" if start else None
-    headers = {"User-Agent": "vit-plasticity", "Accept-Encoding": "identity", "Range": asked}
+    headers = {"User-Agent": "vit-plasticity", "Accept-Encoding": "identity", "Connection": "close", "Range": asked}
     with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         if response.status_code == 416:  # the part is as long as the file, or longer: start over
             part.unlink(missing_ok=True)
