@@ -124,6 +124,10 @@ def stable(path):
     return {name: list(map(repr, values)) for name, values in columns.items()}, about["key"], about["rev"]
 
 
+TIMED = ("answer.html", "summary.html", "predictors.html")
+"""Pages that tell how long things took; the tables that they show are compared without it."""
+
+
 def differences(one, other, study="smoke"):
     """The result files by which two working folders differ, less durations, memory and provenance: a list of texts."""
     folders = [Path(folder, "results", study) for folder in (one, other)]
@@ -136,6 +140,7 @@ def differences(one, other, study="smoke"):
         for folder in folders
     ]
     names = [{name for name in some if name.endswith((".parquet", ".safetensors", ".html"))} for some in names]
+    names = [{name for name in some if not name.endswith(TIMED)} for some in names]
     assert names[0], f"{folders[0]} holds no results"
     found = [f"{name} is only in one" for name in sorted(names[0] ^ names[1])]
     for name in sorted(names[0] & names[1]):

@@ -24,7 +24,7 @@ def metadata(path):
 
 def test_every_table_carries_where_it_comes_from(smoke):
     files = sorted((smoke / "results").rglob("*.parquet"))
-    assert len(files) == 4 + 2 + 2 + 2 * 8 + 4 + 12
+    assert len(files) == 4 + 2 * 3 + 2 + 2 * 8 + 4 + 12
     stages = set()
     for file in files:
         about = metadata(file)

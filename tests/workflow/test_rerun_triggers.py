@@ -43,7 +43,7 @@ BY_HAND = {
 }
 """Values that must be chosen by hand; any other value is changed by its type."""
 
-ELSEWHERE = {"models", "datasets", "components", "seeds", "evaluate_on", "catalog.models", "overrides"}
+ELSEWHERE = {"predictors", "models", "datasets", "components", "seeds", "evaluate_on", "catalog.models", "overrides"}
 ELSEWHERE |= {"plasticity.source", "plasticity.models"}
 """Keys whose change has a case of its own below."""
 
@@ -152,17 +152,19 @@ LISTS = {
     "seed removed": ({"seeds": [0]}, ANALYSIS),
     "component added": (
         {"components": ["mha", "ln1", "full"]},
-        {"finetune": 4, "evaluate": 2} | ANALYSIS,
+        {"measure": 2, "finetune": 4, "evaluate": 2} | ANALYSIS,
     ),
     "block component added": (
         {"components": ["mha", "ln1", "fc1"]},
         {"plasticity": 1, "measure": 2, "finetune": 4, "evaluate": 2} | ANALYSIS,
     ),
-    "component removed": ({"components": ["mha"]}, ANALYSIS),
+    "component removed": ({"components": ["mha"]}, {"measure": 2} | ANALYSIS),
     "components turned": ({"components": ["ln1", "mha"]}, ANALYSIS),
+    "predictor added": ({"predictors": ["parameters", "bound", "snip"]}, {"measure": 2} | ANALYSIS),
+    "predictors of no job": ({"predictors": ["plasticity"]}, ANALYSIS),
     "dataset added": (
         {"datasets": ["digits", "digits_c_contrast_5", "digits_c_snow_3"]},
-        {"fetch_dataset": 1, "plasticity": 2, "probe": 1, "finetune": 4} | ANALYSIS,
+        {"fetch_dataset": 1, "plasticity": 2, "measure": 1, "probe": 1, "finetune": 4} | ANALYSIS,
     ),
     "dataset removed": ({"datasets": ["digits"]}, {"plasticity": 2} | ANALYSIS),  # one job measures all datasets
     "learning rate added": ({"finetune__lrs": [0.03, 0.1, 0.3]}, CELLS | ANALYSIS),
