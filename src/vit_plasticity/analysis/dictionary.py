@@ -93,7 +93,9 @@ COLUMNS = {
     "n_diverged": Column("whole", "Diverged", "runs that diverged; in regret, datasets on which the chosen one did"),
     "trained_fraction": Column("share", "Parameters trained", "values that train / values in the model"),
     "gap_to_full": Column("points", "Below full", "test accuracy of full fine-tuning minus this one's"),
-    "shifted_accuracy_mean": Column("share", "Shifted tests", "mean accuracy on shifted test sets"),
+    "shifted_accuracy_mean": Column(
+        "share", "Shifted tests", "mean accuracy on shifted test sets, of the runs at the learning rate reported"
+    ),
     "step_duration_s": Column("seconds", "Step (s)", "seconds per optimiser step, without evaluations"),
     "on_front": Column("truth", "On the front", "whether none trains fewer values for as much test accuracy"),
     "n_datasets": Column("whole", "Datasets", "datasets that count"),

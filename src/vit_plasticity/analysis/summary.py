@@ -99,13 +99,14 @@ def summarise(*, runs, plasticity, predictors, probe, shifted):
     """The summary: one row per cell group that was trained or whose plasticity was measured.
 
     runs, probe, shifted: rows of their stages; plasticity: rows of `plasticity_of`; predictors: of the table, whole
-    components. Any may be empty. bound is the mean over blocks; shifted_accuracy_mean is over seeds and the datasets
-    evaluated on.
+    components. Any may be empty. bound is the mean over blocks; shifted_accuracy_mean is over the datasets
+    evaluated on and those seeds whose own run has the learning rate that the summary reports.
     """
     summary = accuracy_of(runs).join(plasticity.set_index(GROUP).drop(columns="n_pairs"), how="outer").reset_index()
     summary = summary.fillna({"n_runs": 0, "n_diverged": 0, "n_seeds": 0})
     bound = predictors[predictors["predictor"].eq("bound")].set_index(GROUP)["value"].rename("bound")
-    elsewhere = shifted.groupby(GROUP)["accuracy"].mean().rename("shifted_accuracy_mean")
+    reported = shifted.merge(summary[[*GROUP, "lr"]].astype({"lr": float}), on=[*GROUP, "lr"])
+    elsewhere = reported.groupby(GROUP)["accuracy"].mean().rename("shifted_accuracy_mean")
     probed = probe.set_index(["model", "dataset"])["accuracy"].rename("probe_accuracy")
     summary = summary.join(bound, on=GROUP).join(elsewhere, on=GROUP).join(probed, on=["model", "dataset"])
     summary["on_front"] = on_front(summary, "n_trained")
