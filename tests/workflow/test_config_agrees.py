@@ -106,7 +106,7 @@ def test_config_yaml_is_read_where_no_file_is_given_also_with_config(tmp_path):
     command = [SNAKEMAKE, "-n", "--directory", tmp_path, "--config", "study=other"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^finetune +48$", done.stdout, re.MULTILINE)
+    assert re.search(r"^finetune +42$", done.stdout, re.MULTILINE)
     assert "results/other/finetune/vit_mini" in done.stdout
 
 
