@@ -82,7 +82,8 @@ def test_exit_status_and_words_are_those_of_the_stage(cell, arguments, status, w
 
 
 def test_defect_keeps_its_traceback(cell):
-    (cell.folder / "work").write_text("a file where a folder is due")
+    cell.work.parent.mkdir(parents=True, exist_ok=True)
+    cell.work.write_text("a file where a folder is due")
     done = cell.run(check=False)
     assert done.returncode == 1
     assert "Traceback" in done.stdout

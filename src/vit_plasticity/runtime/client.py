@@ -21,17 +21,23 @@ def start_worker():
     """
     if sys.platform != "linux":
         return
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         path = Path(tempfile.mkdtemp(prefix="vit-plasticity-")) / "socket"
+        with socket_address(path) as address:  # here, so that the first job finds it however soon it comes
+            listener.bind(address)
+        listener.listen(128)
     except OSError as error:
         print(f"no warm worker, so jobs start more slowly: no temporary folder ({error})", file=sys.stderr)
         return
     # In a session of its own, so that Ctrl-C reaches the jobs' clients first and they end their jobs in order.
     worker = subprocess.Popen(
-        [sys.executable, "-m", "vit_plasticity.runtime.worker", str(path)],
+        [sys.executable, "-m", "vit_plasticity.runtime.worker", str(path), str(listener.fileno())],
         stdin=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=[listener.fileno()],
     )
+    listener.close()
     start_worker.process = worker  # keeps the write end of the pipe open, to the end of this process
     os.environ[VARIABLE] = json.dumps({"socket": str(path), "owner": os.getpid(), "python": sys.prefix})
 

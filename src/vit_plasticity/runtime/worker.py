@@ -19,18 +19,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from vit_plasticity.runtime import source
-from vit_plasticity.runtime.client import socket_address
 
 STAGES = ("evaluate", "finetune", "measure", "plasticity", "pretrain", "probe")
 """The stages that a worker runs: those that import torch."""
 
 
-def serve(path):
-    """Listen on the socket `path` and fork a monitor for each request, until standard input is closed."""
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with socket_address(path) as address:
-        listener.bind(address)
-    listener.listen(128)
+def serve(path, descriptor):
+    """Fork a monitor for each request to the listening socket `path`, until standard input is closed."""
+    listener = socket.socket(fileno=descriptor)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors are not waited for
     warm = False
     while True:
@@ -126,4 +122,4 @@ def _run_job(request, descriptors):
 
 
 if __name__ == "__main__":
-    serve(sys.argv[1])
+    serve(sys.argv[1], int(sys.argv[2]))
