@@ -75,9 +75,11 @@ def _best(summary, tests, model, ranks):
     if single.empty:
         return f"{model}: no single component has finished on all of its datasets."
     first = single.iloc[0]
+    tied = single[single["rank_mean"].eq(first["rank_mean"])]["component"]
+    came = "came first" if len(tied) == 1 else f"ties for the first place with {len(tied) - 1} more"
     rows = summary[summary["model"].eq(model) & summary["component"].eq(first["component"])]
     words = (
-        f"{model}: {parse(first['component']).label} came first of {_count(n_single, 'single component')}, mean rank "
+        f"{model}: {parse(first['component']).label} {came} of {_count(n_single, 'single component')}, mean rank "
         f"{first['rank_mean']:.1f} of all {len(ranks)} trained, over {_count(first['n_datasets'], 'dataset')}: test "
         f"accuracy {_percent(first['test_accuracy_mean'])}, training {_percent(rows['trained_fraction'].mean())} of "
         "the parameters."
