@@ -81,7 +81,7 @@ def test_study_on_a_full_disk_goes_on_when_there_is_room(study, smoke, small_dis
     finetune = study / "results" / "smoke" / "finetune"
     shutil.rmtree(finetune)
     finetune.symlink_to(small_disk)
-    fill(small_disk, 100_000)
+    fill(small_disk, 250_000)
     done = snakemake(study, check=False)
     assert done.returncode == 1
     logs = [log.read_text() for log in (study / "logs" / "smoke" / "finetune").rglob("*.log")]
