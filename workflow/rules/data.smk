@@ -18,4 +18,4 @@ rule fetch_dataset:
     shell:
         "python -m vit_plasticity.fetch dataset {wildcards.dataset} --catalog {params.entry:q}"
         " --output {output} --threads {threads} {resources.downloads} > {log} 2>&1"
-        "; sed -n '/^note: /p' {log} >&2"
+        "; grep '^note: ' {log} >&2 || true"
