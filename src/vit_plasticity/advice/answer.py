@@ -147,6 +147,7 @@ def _measure(measurement, device, budget, patience, report):
         report(f"measuring {len(steps)} things without training: about {_time(left * per_image)}{after}")
         started, done, spent = time.perf_counter(), 0, 0.0
         for number, (name, work, function) in enumerate(steps, 1):
+            work = 0 if measurement.is_free(name) else work
             if work and time.perf_counter() - started + work * per_image > patience:
                 measurement.failed[name] = f"left out, it would take about {_time(work * per_image)}"
                 report(f"{number} of {len(steps)}: {name} {measurement.failed[name]}")

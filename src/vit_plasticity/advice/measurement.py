@@ -1,6 +1,6 @@
 """Everything that can be known of the choices without training them: predictors, and a linear probe to compare with."""
 
-from types import SimpleNamespace
+from types import CodeType, SimpleNamespace
 
 import numpy as np
 
@@ -16,6 +16,8 @@ SETTINGS = {
     "pairs": 64, "images": 64, "seed": 0, "local_images": 16, "probes": 2, "batches": 3, "batch_size": 32,
 }  # fmt: skip
 """Few images: enough to order components, in a minute."""
+PASSES = {"changes", "gradients"}
+"""The parts of a Task that take time: passes over images, which the predictors that read them share."""
 
 
 class Measurement:
@@ -48,6 +50,11 @@ class Measurement:
     def names(self):
         """The predictors that are rows of the stage `measure`, and need no training."""
         return [name for name, trains in predictors.known().items() if not trains and name != "plasticity"]
+
+    def is_free(self, name):
+        """Whether the predictor reads passes that were made already, and no other."""
+        passes = _names(predictors.load(name).__code__) & PASSES if name in self.names else set()
+        return bool(passes) and passes <= self.task.parts.keys()
 
     def _predictor(self, name):
         try:
@@ -88,3 +95,8 @@ class Measurement:
         ]
         accuracies = [1 - len(w) / len(split) for w, split in zip(wrong, splits[1:], strict=True)]
         self.probe = {"val_accuracy": accuracies[0], "test_accuracy": accuracies[1], "test_wrong": wrong[1], **found}
+
+
+def _names(code):
+    """The attributes and globals that a function's code reads, in the functions within it too."""
+    return set(code.co_names).union(*(_names(one) for one in code.co_consts if isinstance(one, CodeType)))

@@ -5,6 +5,8 @@ inputs. Hutchinson's estimator: ‖J‖_F² = E_v ‖J v‖², v standard normal
 the closed form ‖W‖_F / √D. Source of the estimator: Hoffman, Roberts and Yaida 2019, arXiv 1908.02729.
 """
 
+import warnings
+
 import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -49,8 +51,15 @@ def squared_gains(model, images, components, probes, seed):
             total = 0.0
             for _ in range(probes):
                 v = torch.randn(x.shape, generator=generator, device=x.device)
-                with sdpa_kernel(SDPBackend.MATH):  # the only one that can be differentiated forwards
-                    _, change = torch.func.jvp(lambda t, b=block, n=name: family.apply(model, b, n, t), (x,), (v,))
+                change = _directional(lambda t, b=block, n=name: family.apply(model, b, n, t), x, v)
                 total = total + change.square().sum(dim=(1, 2), dtype=torch.float64)
             found[name].append(total / probes / x[0].numel())
     return [(name, torch.stack(values)) for name, values in found.items()]
+
+
+def _directional(f, x, v):
+    """J_f(x) v."""
+    with sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():  # the only kernel that can be differentiated forwards
+        # Of torch's own decompositions, which it compiles at the first use.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        return torch.func.jvp(f, (x,), (v,))[1]

@@ -108,7 +108,7 @@ def _run_job(request, descriptors):
         stage, *arguments = request["arguments"]
         from vit_plasticity.runtime import cli
 
-        code = cli.run(sys.modules[f"vit_plasticity.{stage}"].main, arguments)
+        code = cli.run(importlib.import_module(f"vit_plasticity.{stage}").main, arguments)
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else int(error.code is not None)
     except BaseException:
