@@ -83,6 +83,17 @@ STUDIES = {
         "correlate": 1,
         "plots": 1,
     },
+    "record.yaml": {
+        "fetch_dataset": 7,
+        "fetch_model": 1,
+        "pretrain": 3,
+        "plasticity": 4 * 5,
+        "measure": 4 * 6,
+        "probe": 4 * 6,
+        "finetune": 4 * 6 * 6,
+        "correlate": 1,
+        "plots": 1,
+    },
     "bakeoff_vtab.yaml": {
         "fetch_dataset": 9,
         "fetch_model": 4,
