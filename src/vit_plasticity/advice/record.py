@@ -90,6 +90,25 @@ def _excess(shared):
     return {"excess": excess.mean() if len(excess) else math.nan, "excess_low": low, "excess_high": high}
 
 
+def left_out(record, by):
+    """What it costs to follow the record where it has not been: for each value of `by` ("dataset" or "model"), the rule
+    of the smallest mean regret on all others, and the mean regret of that rule and of the null on this one.
+
+    Rules that need training are left out, and so are those without a row for every block. Columns: `by`, rule, regret,
+    null_regret, n (blocks). Empty where there is nothing to leave out.
+    """
+    block = ["study", "model", "dataset"]
+    table = record[record["rule"] != "validation"].pivot(index=block, columns="rule", values="regret")
+    table, places = table.dropna(axis="columns"), table.index.get_level_values(by)
+    rows = []
+    for place in places.unique() if places.nunique() > 1 else ():
+        here, others = table[places == place], table[places != place]
+        rule = others.mean().idxmin()
+        rows.append({by: place, "rule": rule, "regret": here[rule].mean(), "n": len(here)})
+        rows[-1]["null_regret"] = here[NULL].mean() if NULL in here else math.nan
+    return pd.DataFrame(rows, columns=[by, "rule", "regret", "null_regret", "n"])
+
+
 def best(summary, available, null=NULL):
     """The predictor to follow among `available`: the smallest excess over the null, its interval below 0 and on enough
     blocks.

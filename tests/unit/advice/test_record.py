@@ -106,3 +106,20 @@ def test_a_finished_study_extends_the_record_and_replaces_its_own_rows(tmp_path)
 def test_a_folder_without_regrets_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"give the folder of tables of a finished study"):
         record.load([tmp_path])
+
+
+def test_what_is_left_out_does_not_choose_its_own_rule():
+    """`a` is best on d0 alone, `b` on the others: on d0 the others' choice is followed."""
+    frame = record.left_out(
+        rows(parameters=[0.5] * 3, a=[0.0, 0.3, 0.3], b=[0.4, 0.1, 0.2], validation=[0.0] * 3), "dataset"
+    )
+    assert frame.to_dict("list") == {
+        "dataset": ["d0", "d1", "d2"], "rule": ["b", "a", "a"], "regret": [0.4, 0.3, 0.3], "null_regret": [0.5] * 3,
+        "n": [1] * 3,
+    }  # fmt: skip
+
+
+def test_a_rule_that_lacks_a_block_is_not_followed_where_it_is_left_out():
+    frame = record.left_out(rows(parameters=[0.5] * 3, partial=[0.0, 0.0]), "dataset")
+    assert set(frame["rule"]) == {"parameters"}
+    assert record.left_out(rows(parameters=[0.5] * 3), "model").empty
