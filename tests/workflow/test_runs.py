@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -144,3 +145,13 @@ def status(study, config):
     file.write_text(yaml.safe_dump(config))
     command = [sys.executable, "-m", "vit_plasticity.status", "--directory", study, "--configfile", file]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def test_pandas_reads_a_file_and_the_files_of_many_cells(smoke):
+    """The partition that `seed=0` in a path looks like has the name of a column that the files have."""
+    files = sorted((smoke / "results" / "smoke").glob("finetune/**/runs.parquet"))
+    whole = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)
+    pd.testing.assert_frame_equal(pd.read_parquet(files, partitioning=None), whole)
+    assert set(whole["seed"]) == {0, 1}
+    for file in (smoke / "results" / "smoke" / "tables").glob("*.parquet"):
+        assert len(pd.read_parquet(file).columns) > 2

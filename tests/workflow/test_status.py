@@ -41,6 +41,17 @@ def test_reader_may_leave(tmp_path):
     assert process.wait(60) == 128 + signal.SIGPIPE
 
 
+def test_watching_tells_what_changes_and_ends_when_all_is_done(study):
+    cell = study / "results" / "smoke" / "finetune" / "vit_smoke" / "digits" / "mha" / "seed=0"
+    hidden = cell.rename(cell.with_name("hidden"))
+    command = [sys.executable, "-m", "vit_plasticity.status", "--directory", str(study), "--configfile", str(SMOKE)]
+    process = subprocess.Popen([*command, "--watch"], stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline().startswith("smoke: 8 cells, 7 done")
+    hidden.rename(cell)
+    rest = process.stdout.readlines()
+    assert (rest, process.wait(60)) == (["smoke: 8 cells, 8 done, 0 diverged, 0 failed, 0 missing\n"], 0)
+
+
 def test_nothing_has_run(tmp_path, tell):
     lines = tell(tmp_path)
     assert [line.split()[0] for line in lines[:8]] == ["missing"] * 8

@@ -1,6 +1,8 @@
 """What has become of a study's cells, read from their files; nothing is changed. No torch, no pandas."""
 
 import json
+import shlex
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,3 +51,10 @@ def _finished(runs, wanted):
     diverged = outcomes.count("diverged")
     remark = f"{diverged} of {len(outcomes)} runs diverged" if diverged else ""
     return ("diverged" if diverged == len(outcomes) else "done"), remark
+
+
+def rerun_command(configfiles, directory, wanted):
+    """The Snakemake command that runs what is not done: everything, or with `wanted` (paths) these cells alone."""
+    where = ["--directory", str(directory)] if directory != Path() else []
+    command = ["snakemake", "--cores", "all", "--keep-going", "--rerun-incomplete", *where, *wanted]
+    return shlex.join(command + (["--configfile", *configfiles] if configfiles else []))
