@@ -62,7 +62,7 @@ def summarise(record, null=NULL):
     Columns: rule; regret (mean), regret_max, n (number of blocks (study, model, dataset)), studies (their names);
     null_regret (of the null, mean over the same blocks, null where they share none), n_null (how many they share),
     excess: the mean difference to the null on the shared blocks; below 0 is better than the null; excess_low and
-    excess_high: its 95 % bootstrap interval over datasets (three or more).
+    excess_high: its 95 % bootstrap interval over datasets or over models (three or more), whichever reaches further.
     """
     block = ["study", "model", "dataset"]
     of_null = record[record["rule"] == null].set_index(block)["regret"].rename("null_regret")
@@ -83,10 +83,13 @@ def summarise(record, null=NULL):
 
 def _excess(shared):
     excess = (shared["regret"] - shared["null_regret"]).to_numpy()
-    low = high = math.nan
-    if shared["dataset"].nunique() > 2:
-        times = draw_clusters(shared["dataset"].to_numpy(), 2000, np.random.default_rng(0))
-        low, high = percentiles(times @ excess / times.sum(axis=1), 0.95)
+    lows, highs = [], []
+    for cluster in ("dataset", "model"):
+        if shared[cluster].nunique() > 2:
+            times = draw_clusters(shared[cluster].to_numpy(), 2000, np.random.default_rng(0))
+            low, high = percentiles(times @ excess / times.sum(axis=1), 0.95)
+            lows, highs = [*lows, low], [*highs, high]
+    low, high = min(lows, default=math.nan), max(highs, default=math.nan)
     return {"excess": excess.mean() if len(excess) else math.nan, "excess_low": low, "excess_high": high}
 
 

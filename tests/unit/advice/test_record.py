@@ -108,6 +108,15 @@ def test_a_folder_without_regrets_is_refused(tmp_path):
         record.load([tmp_path])
 
 
+def test_a_predictor_that_one_model_alone_speaks_for_is_not_followed():
+    """On every dataset it is better on average, but only by the first of four models."""
+    one = rows(parameters=[0.1] * 5, good=[0.0] * 5)
+    others = [rows(parameters=[0.1] * 5, good=[0.11] * 5).assign(model=f"n{i}") for i in range(3)]
+    summary = record.summarise(pd.concat([one, *others], ignore_index=True))
+    assert summary.set_index("rule").loc["good", "excess"] < 0 < summary.set_index("rule").loc["good", "excess_high"]
+    assert record.best(summary, ["parameters", "good"]) == "parameters"
+
+
 def test_what_is_left_out_does_not_choose_its_own_rule():
     """`a` is best on d0 alone, `b` on the others: on d0 the others' choice is followed."""
     frame = record.left_out(
