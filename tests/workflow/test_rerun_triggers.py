@@ -36,6 +36,7 @@ AFTER = {
 BY_HAND = {
     "study": "another",
     "downloads.mirror": "/a/mirror",
+    "pretrain.pool": "class",
     "probe.pool": "class",
     "probe.fit_on": "train_and_val",
     "finetune.optimizer": "adamw",
