@@ -20,6 +20,7 @@ from vit_plasticity.data.downloads import Source
 from vit_plasticity.data.formats import fetch_dataset
 from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.study.config import check_model_entry
 
 
 def main(argv=None):
@@ -38,6 +39,7 @@ def main(argv=None):
     else:
         from vit_plasticity.vit.fetch import fetch_model  # imports torch and timm
 
+        check_model_entry(arguments.name, entry)
         fetch_model(arguments.name, entry, arguments.output, source, arguments.checkpoint)
 
 

@@ -220,7 +220,23 @@ ROWS = [
     ),
     # Values that do not fit together
     ("catalog: {datasets: {digits: {imagefolder: /x}}}", "datasets[0]", "'digits' is built in; give the catalog entry"),
-    ("catalog: {models: {m: {timm: x, local: /y}}}", "catalog.models.m", "must have at most 1 key(s): choose one"),
+    (
+        "catalog: {models: {m: {timm: x, local: /y}}}",
+        "catalog.models.m",
+        "got timm, local; a model comes from",
+    ),
+    ("catalog: {models: {m: {image_size: 32}}}", "catalog.models.m", "got image_size; a model comes from"),
+    (
+        "catalog: {models: {m: {pretrain: {dataset: fractals}, mean: [0.5, 0.5, 0.5]}}}",
+        "catalog.models.m",
+        "got mean beside pretrain",
+    ),
+    ("catalog: {models: {m: {timm: x, mean: [0.5, 0.5]}}}", "catalog.models.m.mean", "must have at least 3 item(s)"),
+    (
+        "catalog: {models: {m: {timm: x, interpolation: lanczos}}}",
+        "catalog.models.m.interpolation",
+        "allowed: bilinear",
+    ),
     ("{datasets: [d], catalog: {datasets: {d: {imagefolder: /x, fractals: {}}}}}", "datasets[0]", "imagefolder"),
     ("{datasets: [d], catalog: {datasets: {d: {short_side: 3}}}}", "datasets[0]", "imagefolder"),
     ("finetune: {accumulation: 3}", "finetune", "accumulation 3 does not divide batch_size 16"),

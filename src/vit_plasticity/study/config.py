@@ -76,6 +76,14 @@ def fine_tunes(names):
     return any(predictors.known()[name] for name in names)
 
 
+def check_model_entry(name, entry):
+    """Raise InputError for an entry of catalog.models that the workflow would refuse."""
+    part = schema.load()["properties"]["catalog"]["properties"]["models"]["additionalProperties"]
+    path = f"catalog.models.{name}"
+    found = [*schema.problems(entry, part | {"$defs": schema.load()["$defs"]}, path.split("."))]
+    schema.refuse(found or [*_model_entry_problems(entry, path)], "--catalog")
+
+
 def evaluated_on(config):
     """Dataset that cells were trained on → the datasets that they are also evaluated on, without repetition."""
     targets = {}
@@ -121,6 +129,8 @@ def _meaning_problems(config):
             f"measure.images: got {config['measure']['images']}; bound_holding must hold for the images of all "
             f"plasticity.pairs, {config['plasticity']['pairs']}"
         )
+    for name, entry in models.items():
+        yield from _model_entry_problems(entry, f"catalog.models.{name}")
     for path, name in _names_of_models(config):
         if name not in models:
             yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"
@@ -135,6 +145,19 @@ def _meaning_problems(config):
             known = schema.suggest(name, config["datasets"])
             yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
+
+
+_ORIGINS = ("timm", "local", "shipped", "random", "pretrain")
+
+
+def _model_entry_problems(entry, path):
+    """What is wrong with an entry of catalog.models that is valid in shape."""
+    origins = [key for key in _ORIGINS if key in entry]
+    if len(origins) != 1:
+        yield f"{path}: got {', '.join(entry)}; a model comes from exactly one of {', '.join(_ORIGINS)}"
+    elif origins == ["pretrain"] and len(entry) > 1:
+        beside = ", ".join(entry.keys() - {"pretrain"})
+        yield f"{path}: got {beside} beside pretrain; what its images are like is said in pretrain"
 
 
 def notes(config):
@@ -154,6 +177,8 @@ def _input_size(config, model):
     entry = config["catalog"]["models"][model]
     if "pretrain" in entry:
         return pretrain_settings(config, model)["image_size"]
+    if "image_size" in entry:
+        return entry["image_size"]
     for folder in (Path("resources", "models", model), Path(entry.get("local", ".")).expanduser()):
         try:
             about = json.loads((folder / "config.json").read_text(encoding="utf-8"))

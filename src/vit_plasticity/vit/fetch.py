@@ -20,30 +20,34 @@ from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.folders import new_folder
 from vit_plasticity.vit import checkpoint as checkpoints
 from vit_plasticity.vit import families
-from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, load, write_provenance
+from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, change, load, write_provenance
 from vit_plasticity.vit.preprocess import preprocessing
 
 FILES = (CONFIG, WEIGHTS)
 SHIPPED = Path(__file__).with_name("shipped")
 """The folder of the models that come with the package, one folder each, with provenance."""
-_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"} {"shipped": "vit_mini"} or '
+_FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"}, {"shipped": "vit_mini"} or '
 _FORMS += '{"random": "vit_base_patch16_224"}'
+_ORIGINS = {"timm", "local", "shipped", "random"}
 
 
 def fetch_model(name, entry, output, source, checkpoint=None):
     """Put the model that a catalog entry names into the folder `output`; `source` is a `downloads.Source`.
 
+    entry: one of timm, local, shipped, random, and beside it what its images are to be like (see `folder.change`).
     checkpoint: a file with weights for the architecture of {"timm": TAG}, which are taken instead of the hub's.
 
     Raises InputError for an entry of another form, a model that timm does not know or that is outside the family,
     weights that cannot be had or do not fit.
     """
-    if not isinstance(entry, dict) or len(entry) != 1 or not entry.keys() <= {"timm", "local", "shipped", "random"}:
+    if not isinstance(entry, dict) or len(entry.keys() & _ORIGINS) != 1:
         raise InputError(f"catalog.models.{name}: got {entry!r}; fetch takes {_FORMS}")
     with new_folder(output, PROVENANCE) as folder:
         if folder is None:
             return
-        ((kind, value),) = entry.items()
+        changes = dict(entry)
+        (kind,) = entry.keys() & _ORIGINS
+        value = changes.pop(kind)
         if not isinstance(value, str) or not value:
             raise InputError(f"catalog.models.{name}: {kind} must be a text, got {value!r}")
         if checkpoint and kind != "timm":
@@ -63,6 +67,9 @@ def fetch_model(name, entry, output, source, checkpoint=None):
             origin = _from_package(value, folder)
         try:
             load(folder)
+            if changes:
+                change(folder, **changes)
+                origin = {"origin": origin, "changed": changes}
         except InputError as error:
             raise InputError(
                 f"model {name} ({kind}: {value}): {str(error).replace(str(folder), 'the folder')}"

@@ -29,14 +29,40 @@ def load(folder, device="cpu"):
                 f"{folder} has no {name}: a model folder needs {CONFIG} and {WEIGHTS}, as timm saves them. "
                 "Fetch the model again, or give it as `local: FOLDER` in catalog.models."
             )
-    try:
-        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
-    except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise InputError(f"{folder}: weights and architecture do not fit: {error}") from error
+    model = _build(folder)
     families.check(model, folder.name)
     _check_tensors(model, folder / WEIGHTS)
     preprocessing(model)
     return prepare(model.to(device)).eval()
+
+
+def _build(folder):
+    try:
+        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{folder}: weights and architecture do not fit: {error}") from error
+
+
+def change(folder, image_size=None, mean=None, std=None, interpolation=None, crop_share=None):
+    """Write a model folder that `load` takes anew, for images of another size or another preprocessing.
+
+    image_size: side in pixels; positions are resampled, as timm does. mean, std: of the pixels, per channel, in [0, 1].
+    interpolation: bilinear or bicubic. crop_share: in (0, 1], of the resized image's side. Raises InputError for a size
+    that the patches do not divide, and for a model whose size is fixed.
+    """
+    model, given = _build(folder), {}
+    if image_size is not None:
+        patch = model.patch_embed.patch_size[0]
+        if image_size % patch:
+            raise InputError(f"image_size {image_size} is no multiple of the model's patches of {patch} pixels")
+        if not hasattr(model, "set_input_size"):
+            raise InputError(f"image_size: a {type(model).__name__} keeps the size that it was made for")
+        model.set_input_size(img_size=(image_size, image_size))
+        given["input_size"] = (3, image_size, image_size)
+    images = {"mean": mean, "std": std, "interpolation": interpolation, "crop_pct": crop_share}
+    given |= {key: value for key, value in images.items() if value is not None}
+    save_for_hf(model, folder, safe_serialization=True, data_config=given)
+    preprocessing(_build(folder))
 
 
 def _check_tensors(model, file):
@@ -86,8 +112,11 @@ def write_provenance(folder, source):
 
 
 def fingerprint(folder):
-    """SHA-256 of the weights in a model folder, as recorded when it was made. Raises InputError where none was."""
+    """SHA-256 of what a model folder holds: weights, by the record of when it was made, and their configuration, the
+    preprocessing too. Raises InputError where no record is."""
     try:
-        return json.loads((Path(folder) / PROVENANCE).read_text(encoding="utf-8"))["fingerprint"]
+        weights = json.loads((Path(folder) / PROVENANCE).read_text(encoding="utf-8"))["fingerprint"]
+        about = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{folder} has no readable {PROVENANCE}; fetch the model again") from error
+        raise InputError(f"{folder} has no readable {PROVENANCE} and {CONFIG}; fetch the model again") from error
+    return hashlib.sha256(f"{weights} {json.dumps(about, sort_keys=True)}".encode()).hexdigest()

@@ -9,6 +9,7 @@ import timm
 import torch
 from fixtures_archives import FileServer
 from safetensors.torch import load_file, save_file
+from timm.layers import resample_abs_pos_embed
 from timm.models._hub import save_for_hf
 
 from vit_plasticity import vit
@@ -36,7 +37,8 @@ def fetch_model(entry, output, **source):
 def check_model(folder, hub):
     weights = (hub / "timm" / TAG / "model.safetensors").read_bytes()
     assert (folder / "model.safetensors").read_bytes() == weights
-    assert vit.fingerprint(folder) == hashlib.sha256(weights).hexdigest()
+    note = json.loads((folder / "provenance.json").read_text())
+    assert note["fingerprint"] == hashlib.sha256(weights).hexdigest()
     assert len(vit.load(folder).blocks) == 6
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors", "provenance.json"}
 
@@ -149,6 +151,35 @@ def test_what_timm_takes_without_a_word_is_refused(hub, tmp_path, harm, message)
     harm(tmp_path / "given")
     with pytest.raises(InputError, match=message):
         fetch_model({"local": str(tmp_path / "given")}, tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+def test_images_of_another_size_and_normalisation_are_recorded_and_told_apart(hub, tmp_path):
+    """Positions are timm's own resampling of those given; all other weights stay, and the fingerprint does not."""
+    given = {"local": str(hub / "timm" / TAG)}
+    images = {"image_size": 96, "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225], "crop_share": 1.0}
+    images["interpolation"] = "bilinear"
+    plain = fetch_model(given, tmp_path / "plain")
+    changed = fetch_model(given | images, tmp_path / "changed")
+    assert json.loads((changed / "provenance.json").read_text())["source"]["changed"] == images
+    model, old = vit.load(changed), vit.load(plain)
+    assert vit.preprocessing(model) == vit.Preprocessing(
+        96, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "bilinear", 1
+    )
+    own, before = model.state_dict(), old.state_dict()
+    assert all(torch.equal(own[name], before[name]) for name in own if name != "pos_embed")
+    sides = (old.patch_embed.grid_size, model.patch_embed.grid_size)
+    expected = resample_abs_pos_embed(
+        before["pos_embed"], sides[1], sides[0], num_prefix_tokens=0 if old.no_embed_class else old.num_prefix_tokens
+    )
+    assert torch.equal(own["pos_embed"], expected)
+    normalised = fetch_model(given | {"mean": [0.4, 0.4, 0.4]}, tmp_path / "normalised")
+    assert len({vit.fingerprint(folder) for folder in (plain, changed, normalised)}) == 3
+
+
+def test_a_size_that_patches_do_not_divide_is_refused(hub, tmp_path):
+    with pytest.raises(InputError, match=r"image_size 100 is no multiple of the model's patches of 16 pixels"):
+        fetch_model({"local": str(hub / "timm" / TAG), "image_size": 100}, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
