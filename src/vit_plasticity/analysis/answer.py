@@ -72,8 +72,8 @@ def _enlarged(probe):
     """Datasets whose images are stored smaller than a model takes them."""
     small = probe[probe["stored_side"] < probe["image_size"]]
     return [
-        f"{model} takes images of {size} pixels, but those of {', '.join(rows['dataset'])} are stored with shorter sides "
-        f"of {' and '.join(f'{side:.0f}' for side in sorted(rows['stored_side'].unique()))}, and enlarged."
+        f"{model} takes images of {size} pixels, but those of {', '.join(rows['dataset'])} are stored with shorter "
+        f"sides of {' and '.join(f'{side:.0f}' for side in sorted(rows['stored_side'].unique()))}, and enlarged."
         for (model, size), rows in small.groupby(["model", "image_size"], sort=False)
     ]
 
