@@ -4,9 +4,11 @@
   fetch dataset mine --catalog '{"imagefolder": "/path/to/images"}' --output resources/datasets/mine
   fetch model vit_base --catalog '{"timm": "vit_base_patch16_224.orig_in21k"}' --output resources/models/vit_base
   fetch model mine --catalog '{"timm": "vit_base_patch16_224"}' --from model_best.pth.tar --output resources/models/mine
+  fetch model dino --catalog '{"timm": "facebook/dinov2-small"}' --output resources/models/dino
 
 A dataset is one of the built-in names (data/datasets.csv has their sources, checksums and licences) or
-one that --catalog defines. A model is what --catalog defines: weights of timm, or a folder of one's own.
+one that --catalog defines. A model is what --catalog defines: weights of timm, a repository of the Hugging Face hub, or
+a folder of one's own, the latter two in the format of timm or of transformers.
 Downloads are kept, verified at each use, and go on where they were cut off.
 """
 
@@ -55,7 +57,7 @@ def _add_arguments(parser: argparse.ArgumentParser, kind):
         parser.add_argument("--threads", type=int, help="threads that decode images (default: one for each CPU core)")
     if kind == "model":
         parser.add_argument(
-            "--from", dest="checkpoint", metavar="FILE", help="own weights for the architecture that --catalog names"
+            "--from", dest="checkpoint", metavar="FILE", help="own weights for the architecture of the tag in --catalog"
         )
     parser.add_argument("--offline", action="store_true", help="never use the net; say which file is missing")
     parser.add_argument(

@@ -24,7 +24,7 @@ _UNITS = {"s": 1, "min": 60, "h": 3600}
 def main(argv=None):
     parser = cli.parser("recommend", __doc__)
     add = parser.add_argument
-    add("--model", required=True, help="a tag of timm, a model folder, or a model that comes with the package")
+    add("--model", required=True, help="a tag of timm, ORGANISATION/NAME on the hub, a folder, or a shipped model")
     add("--data", required=True, help="a folder with a folder of images per class, or a prepared dataset")
     add("--budget", type=seconds, metavar="TIME", help="train for at most so long: 90s, 10min, 2h")
     add("--components", nargs="+", default=answer.choices.NAMES, metavar="C", help="default: %(default)s")

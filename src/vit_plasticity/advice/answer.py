@@ -133,8 +133,8 @@ def _parsed(name):
 
 
 def _is_tag(model):
-    """Whether a model is named by a tag of timm, rather than a folder or a shipped model."""
-    return not Path(model).expanduser().is_dir() and not (inputs.shipped(model))
+    """Whether a model is named by a tag of timm, rather than a folder, a shipped model or a repository of the hub."""
+    return "/" not in str(model) and not Path(model).expanduser().is_dir() and not inputs.shipped(model)
 
 
 def _measure(measurement, device, budget, patience, report):

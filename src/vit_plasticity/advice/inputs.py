@@ -1,7 +1,7 @@
 """From what a user names to a model folder and a prepared dataset, kept in a cache for the next time.
 
-A model is a folder in timm's local-directory format, a model that ships with the package, or a tag of timm. A dataset
-is a folder that `fetch` prepared, or a folder of images.
+A model is a folder in the format of timm or of transformers, a model that ships with the package, a tag of timm, or
+ORGANISATION/NAME, a repository of the Hugging Face hub. A dataset is a folder that `fetch` prepared, or one of images.
 """
 
 import hashlib
@@ -16,8 +16,13 @@ from vit_plasticity.runtime.cli import InputError
 
 
 def default_cache():
-    """The user's cache folder of this program."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-plasticity"
+    """The user's cache folder of this program, made where it is not there. Raises InputError where it cannot be."""
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vit-plasticity"
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: this user has no home
+        raise InputError(f"no folder to keep things in: {error}; give one that can be written as --cache") from error
+    return folder
 
 
 def model_folder(given, cache, offline=False):
@@ -26,12 +31,13 @@ def model_folder(given, cache, offline=False):
     Raises InputError for a folder that holds no model, a name that timm does not know, or weights that cannot be had.
     """
     from vit_plasticity.vit import fetch
+    from vit_plasticity.vit.transformers_format import PROCESSOR
 
     path = Path(given).expanduser()
     if path.is_dir():
         if (path / "provenance.json").is_file():
             return path
-        key = _digest([path / name for name in fetch.FILES if (path / name).is_file()])
+        key = _digest([path / name for name in (*fetch.FILES, PROCESSOR) if (path / name).is_file()])
         entry, output = {"local": str(path)}, Path(cache, "models", f"{path.resolve().name}-{key}")
     elif path.exists() or path.is_absolute() or str(given).startswith("."):
         raise InputError(f"--model {given}: not a folder; give a model folder, or a name of timm's such as {_EXAMPLE}")

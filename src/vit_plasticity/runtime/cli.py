@@ -7,6 +7,9 @@ import re
 import signal
 import sys
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk refuses, and no defect: the user makes room or mends a permission."""
+
 
 class InputError(Exception):
     """Input that cannot be used. The message says what was got, what is allowed, and what to do next."""
@@ -87,7 +90,7 @@ def run(main, argv=None):
         return 128 + signal.SIGPIPE
     except Exception as error:
         failure = _os_error(error)
-        if failure.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if failure.errno not in NO_ROOM:
             raise
         where = f" at {failure.filename}" if failure.filename else ""
         print(

@@ -182,11 +182,12 @@ def _input_size(config, model):
     for folder in (Path("resources", "models", model), Path(entry.get("local", ".")).expanduser()):
         try:
             about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            return int((about.get("pretrained_cfg") or about)["input_size"][-1])
+            said = (about.get("pretrained_cfg") or about).get("input_size", about.get("image_size"))
+            return said if isinstance(said, int) else int(said[-1])
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             continue
     tag = entry.get("timm", "")
-    stated = re.search(r"_(\d{3})(?=[._]|$)", tag)
+    stated = re.search(r"[_-](\d{3})(?=[._-]|$)", tag)
     return int(stated[1]) if stated else 518 if "dinov2" in tag else None
 
 

@@ -34,8 +34,6 @@ def probe(model, dataset, settings):
     if not row["converged"]:
         print(f"the solver did not converge in max_iter {settings.max_iter} iterations; raise it", file=sys.stderr)
     sizes = {"n_train": len(y), "n_test": len(dataset.split("test").labels), "n_features": x.shape[1]}
-    sides = np.concatenate([dataset.split(name).images.shorter_sides() for name in FIT_ON[settings.fit_on]])
-    sizes |= {"image_size": vit.preprocessing(model).size, "stored_side": float(np.median(sides))}
     return row | sizes | {"duration_s": time.perf_counter() - started}
 
 

@@ -8,19 +8,29 @@ import timm
 import torch
 
 from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.vit import transformers_format
 
 WRAPPINGS = ("state_dict_ema", "model_ema", "state_dict", "model")
 """Keys under which scripts keep the weights, averaged ones first."""
 PREFIXES = ("module.", "_orig_mod.")
+IN_A_FOLDER = ("model.safetensors", "pytorch_model.bin")
 
 
 def model_of(tag, file):
     """The model of a timm tag with the weights in a file (.safetensors, or a pickle of tensors), in float32.
 
-    The head has as many outputs as the weights, or is left out where they have none.
+    Tensors may have the names of timm or of transformers. Of a folder, the file of `IN_A_FOLDER` is taken. The head has
+    as many outputs as the weights, or is left out where they have none.
     Raises InputError for a file that holds anything but tensors, and for weights that are not the architecture's.
     """
+    if file.is_dir():
+        held = [file / name for name in IN_A_FOLDER if (file / name).is_file()]
+        if not held:
+            raise InputError(f"the folder {file} holds neither {' nor '.join(IN_A_FOLDER)}; give the file itself")
+        file = held[0]
     weights = {_stripped(name): tensor.float() for name, tensor in _read(file).items()}
+    if transformers_format.names(weights):
+        weights, _ = transformers_format.renamed(weights)
     classes = len(weights["head.weight"]) if "head.weight" in weights else 0
     model = timm.create_model(tag, pretrained=False, num_classes=classes)
     try:

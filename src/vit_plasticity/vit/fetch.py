@@ -1,5 +1,5 @@
-"""Fetching a model: weights of timm from the Hugging Face hub, a folder in timm's local-directory format, or a model
-that comes with this package.
+"""Fetching a model: weights of timm from the Hugging Face hub, another repository of the hub or a folder, in the
+format of timm or of transformers, or a model that comes with this package.
 
 In each case the weights are loaded into the architecture, strictly, before the folder appears: nothing is ever filled
 in at random, unless an untrained model is asked for. Only safetensors are taken, never pickles.
@@ -8,18 +8,21 @@ in at random, unless an untrained model is asked for. Only safetensors are taken
 import difflib
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
+import safetensors
+import safetensors.torch
 import timm
 import torch
-from huggingface_hub import hf_hub_download
+from huggingface_hub import constants, hf_hub_download
 from timm.models._hub import save_for_hf
 
-from vit_plasticity.runtime.cli import InputError
+from vit_plasticity.runtime.cli import NO_ROOM, InputError
 from vit_plasticity.runtime.folders import new_folder
 from vit_plasticity.vit import checkpoint as checkpoints
-from vit_plasticity.vit import families
+from vit_plasticity.vit import families, transformers_format
 from vit_plasticity.vit.folder import CONFIG, PROVENANCE, WEIGHTS, change, load, write_provenance
 from vit_plasticity.vit.preprocess import preprocessing
 
@@ -29,6 +32,10 @@ SHIPPED = Path(__file__).with_name("shipped")
 _FORMS = '{"timm": "vit_base_patch16_224.orig_in21k"}, {"local": "/path/to/folder"}, {"shipped": "vit_mini"} or '
 _FORMS += '{"random": "vit_base_patch16_224"}'
 _ORIGINS = {"timm", "local", "shipped", "random"}
+_OTHER_WEIGHTS = (
+    "Where there is pytorch_model.bin alone, turn it into such a folder: python -m vit_plasticity.fetch model NAME "
+    "--catalog '{\"timm\": TAG OF THE ARCHITECTURE}' --from pytorch_model.bin --output FOLDER"
+)
 
 
 def fetch_model(name, entry, output, source, checkpoint=None):
@@ -58,7 +65,9 @@ def fetch_model(name, entry, output, source, checkpoint=None):
             save_for_hf(checkpoints.model_of(value, Path(checkpoint)), folder, safe_serialization=True)
             origin = f"checkpoint {Path(checkpoint).resolve()} as {value}"
         elif kind == "timm":
-            origin = _from_hub(value, folder, source)
+            repository = _repository(value)
+            found = _copied(lambda file: _hub_file(repository, file, source), folder)
+            origin = f"Hugging Face hub {repository}{found}"
         elif kind == "local":
             origin = _from_folder(Path(value).expanduser(), folder)
         elif kind == "random":
@@ -78,14 +87,65 @@ def fetch_model(name, entry, output, source, checkpoint=None):
 
 
 def _from_folder(given, folder):
-    if missing := [name for name in FILES if not (given / name).is_file()]:
-        raise InputError(
-            f"{given} has no {' and no '.join(missing)}: a model folder holds {' and '.join(FILES)}, as written by "
-            "timm.models.save_for_hf(model, folder, safe_serialization=True)"
-        )
-    for name in FILES:
-        shutil.copyfile(given / name, folder / name)
-    return f"folder {given.resolve()}"
+    def find(file):
+        if not (given / file).is_file():
+            raise InputError(
+                f"{given} has no {' and no '.join(missing) or file}: a model folder holds {' and '.join(FILES)}, as "
+                "written by timm.models.save_for_hf(model, folder, safe_serialization=True), or these and "
+                f"{transformers_format.PROCESSOR}, as written by save_pretrained of a model and of an image processor "
+                f"of transformers. {_OTHER_WEIGHTS}"
+            )
+        return given / file
+
+    missing = [name for name in FILES if not (given / name).is_file()]
+    return f"folder {given.resolve()}{_copied(find, folder)}"
+
+
+def _copied(find, folder):
+    """Put a model into a folder, in timm's format, and return what there is to say of how: "" for a plain copy.
+
+    find: a function from the name of a file to its path; weights are asked for last, when all else is known to do.
+    """
+    config = _json(find(CONFIG))
+    if not transformers_format.describes(config):
+        _check_described(config)
+        for name in FILES:
+            shutil.copyfile(find(name), folder / name)
+        return ""
+    with torch.device("meta"):
+        plan = transformers_format.architecture(config)
+    families.check(plan, config["model_type"])
+    data_config = transformers_format.images(_json(find(transformers_format.PROCESSOR)), plan.patch_embed.img_size)
+    weights = find(WEIGHTS)
+    try:
+        tensors, unused = transformers_format.renamed(safetensors.torch.load_file(weights))
+        model = transformers_format.architecture(config, tensors)
+        model.load_state_dict(tensors)
+    except (RuntimeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{weights}: weights and architecture do not fit: {error}") from error
+    save_for_hf(model, folder, safe_serialization=True, data_config=data_config)
+    return f" in the format of transformers{', without ' + ', '.join(unused) if unused else ''}"
+
+
+def _check_described(config):
+    """Raise InputError, before any weights are had, unless a ``config.json`` of timm describes what can be studied."""
+    name = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(name, str):
+        raise InputError(f"{CONFIG} names neither an architecture, as timm's does, nor a model_type, as transformers'")
+    _known(name)
+    try:
+        with torch.device("meta"):
+            model = timm.create_model(name, pretrained=False, **config.get("model_args", {}))
+    except (TypeError, ValueError, RuntimeError, AssertionError) as error:
+        raise InputError(f"{CONFIG}: {name} cannot be made with its model_args: {error}") from error
+    families.check(model, name)
+
+
+def _json(file):
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{file} is not JSON: {error}") from error
 
 
 def _from_package(name, folder):
@@ -130,15 +190,12 @@ def _check_architecture(tag):
     preprocessing(model)
 
 
-def _from_hub(tag, folder, source):
-    repository = _repository(tag)
-    for name in FILES:
-        shutil.copyfile(_hub_file(repository, name, source), folder / name)
-    return f"Hugging Face hub {repository}"
-
-
-def _repository(tag):
-    """The hub repository of a timm tag, after a check, without weights, that its model is in the family."""
+def _repository(name):
+    """The hub repository of a timm tag, after a check, without weights, that its model is in the family; of
+    ORGANISATION/NAME that repository itself."""
+    tag = re.sub(r"^(?:hf[-_]hub:)?(?:timm/)?", "", name)
+    if "/" in tag:
+        return tag
     try:
         config = timm.get_pretrained_cfg(tag)
     except RuntimeError:  # a model without weights of that tag
@@ -146,28 +203,34 @@ def _repository(tag):
     if config is None or not config.hf_hub_id:
         close = difflib.get_close_matches(tag, timm.list_pretrained("*vit*") + timm.list_pretrained("deit*"), n=4)
         raise InputError(
-            f"timm {timm.__version__} has no weights {tag!r} on the hub; close names: {', '.join(close) or 'none'}"
+            f"timm {timm.__version__} has no weights {tag!r} on the hub; close names: {', '.join(close) or 'none'}. "
+            "A repository of another organisation is named ORGANISATION/NAME"
         )
     _check_architecture(tag)
     return config.hf_hub_id
 
 
 def _hub_file(repository, name, source):
-    """The path of one file of a hub repository: in the mirror folder, or in the hub's own cache after a download."""
+    """The path of one file of a hub repository: in the mirror folder, or, downloaded, in the downloads folder."""
     if source.mirror and "://" not in source.mirror:
         path = Path(source.mirror, repository, name)
         if not path.is_file():
             raise InputError(f"the mirror has no {path}; {_how_to_get(repository)}")
         return path
+    # Xet would write below HOME, and give large files other names than their SHA-256.
+    constants.HF_HUB_DISABLE_XET = True
+    cache, offline = Path(source.folder, "hub").absolute(), source.offline
     try:
-        path = Path(hf_hub_download(repository, name, endpoint=source.mirror, local_files_only=source.offline))
+        path = hf_hub_download(repository, name, endpoint=source.mirror, local_files_only=offline, cache_dir=cache)
     except Exception as error:  # the client passes on whatever its transport raises
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"{name} of {repository} cannot be had from the hub: {reason} {_how_to_get(repository)}"
         ) from error
-    _verify(path.resolve(), repository)
-    return path
+    _verify(Path(path).resolve(), repository)
+    return Path(path)
 
 
 def _verify(path, repository):
@@ -183,4 +246,5 @@ def _verify(path, repository):
 
 def _how_to_get(repository):
     files = " and ".join(FILES)
-    return f"Put {files} of that repository into FOLDER/{repository}/ and use --mirror FOLDER, or use {{local: folder}}"
+    how = f"Put {files} of that repository into FOLDER/{repository}/ and use --mirror FOLDER, or use {{local: folder}}"
+    return how if repository.startswith("timm/") else f"{how}. {_OTHER_WEIGHTS}"

@@ -38,6 +38,13 @@ def test_a_folder_of_images_is_prepared_once_and_anew_when_it_has_changed(images
     assert open_dataset(first).name == "My_images_"
 
 
+def test_a_home_that_cannot_be_written_is_said_so_with_the_option_that_helps(monkeypatch):
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/proc")
+    with pytest.raises(InputError, match="as --cache"):
+        inputs.default_cache()
+
+
 def test_a_prepared_dataset_is_used_where_it_is(images, tmp_path):
     folder = inputs.dataset_folder(images, tmp_path / "cache")
     assert inputs.dataset_folder(folder, tmp_path / "other") == folder

@@ -90,9 +90,6 @@ def test_size_limits_and_commit_are_told(tables):
     assert "1 model, 4 datasets, 6 components trained, 2 seeds, 3 learning rates; 48 cells, 144 runs" in words["Study"]
     assert "One model says nothing" in words["Study"] and "With 4 datasets" in words["Study"]
     assert "commit 0123456789." in words["How to make it again"]
-    small = "takes images of 32 pixels, but those of digits, digits_c_contrast_5"
-    assert small in words["Study"] and "shorter sides of 8, and enlarged." in words["Study"]
-    assert small not in text_of(tables, probe=tables["probe"].assign(stored_side=32.0))["Study"]
 
 
 def test_without_rows_it_says_so():

@@ -53,15 +53,14 @@ def test_a_model_from_a_folder(hub, tmp_path):
     check_model(fetch_model({"local": str(hub / "timm" / TAG)}, tmp_path / "m"), hub)
 
 
-def test_a_model_from_the_hub(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_a_model_from_the_hub(hub, tmp_path):
     with FileServer(hub) as server:
         check_model(fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url), hub)
     assert {path for path, _ in server.requests} == {
         f"/timm/{TAG}/resolve/main/{n}" for n in ("config.json", "model.safetensors")
     }
     check_model(fetch_model({"timm": TAG}, tmp_path / "again", offline=True), hub)
-    (blob,) = (path.resolve() for path in (tmp_path / "cache").rglob("model.safetensors"))
+    (blob,) = (path.resolve() for path in (tmp_path / "downloads" / "hub").rglob("model.safetensors"))
     blob.write_bytes(blob.read_bytes()[:-1] + b"!")
     with pytest.raises(InputError, match="is damaged"):
         fetch_model({"timm": TAG}, tmp_path / "third", offline=True)
@@ -69,7 +68,6 @@ def test_a_model_from_the_hub(hub, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("source", [{"offline": True}, {"mirror": "http://127.0.0.1:9"}, {"mirror": "/nowhere"}])
 def test_an_unreachable_hub_is_said_so(tmp_path, monkeypatch, source):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("time.sleep", lambda seconds: None)  # the hub's client waits between its tries
     with pytest.raises(InputError, match=rf"Put config.json and model.safetensors .* into FOLDER/timm/{TAG}"):
         fetch_model({"timm": TAG}, tmp_path / "m", **source)
@@ -78,7 +76,6 @@ def test_an_unreachable_hub_is_said_so(tmp_path, monkeypatch, source):
 
 @pytest.mark.parametrize("fault", [("cut", 1000), ("status", 503), ("status", 401), ("status", 404)])
 def test_a_hub_that_fails_for_good_is_said_so(hub, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     with (
         FileServer(hub) as server,
@@ -89,11 +86,57 @@ def test_a_hub_that_fails_for_good_is_said_so(hub, tmp_path, monkeypatch, fault)
     assert not (tmp_path / "m").exists()
 
 
-def test_a_page_in_place_of_weights_is_refused(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+def test_a_page_in_place_of_weights_is_refused(hub, tmp_path):
     with FileServer(hub) as server, pytest.raises(InputError):
         server.faults.append(("html",))
         fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url)
+
+
+def test_the_cache_of_the_hub_lies_beside_the_other_downloads_and_home_need_not_be_writable(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/proc")
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HF_XET_CACHE"):
+        monkeypatch.setattr(f"huggingface_hub.constants.{name}", f"/proc/{name}")
+    with FileServer(hub) as server:
+        check_model(fetch_model({"timm": TAG}, tmp_path / "m", mirror=server.url), hub)
+    assert list((tmp_path / "downloads/hub").rglob("model.safetensors"))
+
+
+@pytest.mark.parametrize("name", ["{}", "timm/{}", "hf_hub:timm/{}", "hf-hub:timm/{}"])
+def test_timm_names_its_repositories_in_many_ways(name):
+    assert fetch_models._repository(name.format(TAG)) == f"timm/{TAG}"
+
+
+def test_a_repository_of_another_organisation(hub, tmp_path):
+    shutil.copytree(hub / "timm" / TAG, tmp_path / "hub/lab/encoder")
+    with FileServer(tmp_path / "hub") as server:
+        check_model(fetch_model({"timm": "hf-hub:lab/encoder"}, tmp_path / "m", mirror=server.url), hub)
+    check_model(fetch_model({"timm": "lab/encoder"}, tmp_path / "again", mirror=str(tmp_path / "hub")), hub)
+    assert json.loads((tmp_path / "m/provenance.json").read_text())["source"] == "Hugging Face hub lab/encoder"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"architecture": "resnet18"}, "resnet18' is a ResNet"),
+        ({"architecture": "vit_giant_patch14_dinov2"}, "what can be studied is"),
+        ({"architecture": "vit_small_patch16_224", "model_args": {"zzz": 1}}, "cannot be made with its model_args"),
+        ({"architecture": "vit_smal_patch16_224"}, "close names: .*vit_small_patch16_224"),
+        ({"model_type": "clip_vision_model"}, "'clip_vision_model' is not read.*vit_base_patch16_clip_224.openai"),
+        ({"model_type": "deit"}, "'deit' is not read.*deit_base_patch16_224.fb_in1k"),
+        ({"model_type": "swin"}, "'swin' is not read.*timm.list_pretrained"),
+        ({"model_type": "vit", "hidden_size": 24}, "'num_hidden_layers' is missing"),
+        ({"hidden_size": 24}, "names neither an architecture"),
+        ([], "names neither an architecture"),
+    ],
+)
+def test_what_cannot_be_studied_is_refused_before_its_weights_are_had(tmp_path, config, message):
+    (tmp_path / "hub/lab/encoder").mkdir(parents=True)
+    (tmp_path / "hub/lab/encoder/config.json").write_text(json.dumps(config))
+    with FileServer(tmp_path / "hub") as server:
+        with pytest.raises(InputError, match=message):
+            fetch_model({"timm": "lab/encoder"}, tmp_path / "m", mirror=server.url)
+        assert [path for path, _ in server.requests] == ["/lab/encoder/resolve/main/config.json"]
+    assert not (tmp_path / "m").exists()
 
 
 def drop_a_tensor(folder):
@@ -256,6 +299,7 @@ def test_weights_that_do_not_fit_are_refused_and_never_filled_in(hub, tmp_path, 
         ({"timm": 3}, "must be a text"),
         ({"timm": "test_vit.r161_in1k"}, "close names: .*test_vit.r160_in1k"),
         ({"timm": "nothing_like_it"}, "has no weights 'nothing_like_it'"),
+        ({"timm": "of_another/organisation"}, "Put config.json and model.safetensors .*--from pytorch_model.bin"),
         ({"timm": "resnet18.a1_in1k"}, "resnet18.a1_in1k' is a ResNet"),
         ({"timm": "swin_tiny_patch4_window7_224.ms_in1k"}, "is a SwinTransformer"),
         ({"local": "/nowhere"}, "has no config.json and no model.safetensors"),
