@@ -34,6 +34,7 @@ _COLUMNS += ["file", "url", "checksum", "bytes", "licence", "source", "note"]
 _CATALOG = {
     "imagefolder": "{imagefolder: /path/to/folder}",
     "of": "{of: cifar10, per_class: 20, seed: 0}",
+    "built_in": "{built_in: pet, short_side: 512}",
     "fractals": "{fractals: {classes: 32, images_per_class: 150, image_size: 32, seed: 0}}",
 }
 _ALLOWED = {
@@ -41,6 +42,7 @@ _ALLOWED = {
     "short_side": ("a count of pixels", lambda value: type(value) is int and value > 0),
     "smallest_class": ("a count of images", lambda value: type(value) is int and value > 0),
     "may_leave_out": ("a share from 0 to 1", lambda value: type(value) in (int, float) and 0 <= value <= 1),
+    "built_in": ("the name of a dataset of the table", lambda value: isinstance(value, str) and value in registry()),
     "of": ("the name of another dataset", lambda value: isinstance(value, str) and _NAME.fullmatch(value)),
     "per_class": ("a count of images, 2 or more", lambda value: type(value) is int and value >= 2),
     "seed": ("a whole number from 0 to 4294967295", lambda value: type(value) is int and 0 <= value < 2**32),
@@ -284,6 +286,10 @@ def _catalog_entry(name, given, catalog):
             raise InputError(f"catalog.datasets.{name}: got {given!r}; a map fractals may hold {', '.join(allowed)}")
         FractalParams(**options)
         return replace(registry()["fractals"], name=name, options=options)
+    if "built_in" in given:
+        options = _options(name, given, ("built_in", "short_side"))
+        whole = registry()[options["built_in"]]
+        return replace(whole, name=name, short_side=options.get("short_side", whole.short_side))
     if "of" in given:
         options = _options(name, {"seed": 0} | given, ("of", "per_class", "seed"))
         return _subset(name, options, catalog)

@@ -1,6 +1,6 @@
 """A short run: validation accuracy after a small share of a cell's steps, at the best of its learning rates.
 
-Every run is a cell's in small: a zero head, the cell's own batches, its warm-up and decay shrunk with the steps. It is
+Every run is a cell's in small: its head, the cell's own batches, its warm-up and decay shrunk with the steps. It is
 fine-tuning, and by far the most expensive predictor.
 """
 
@@ -11,6 +11,7 @@ import torch
 from vit_plasticity import vit
 from vit_plasticity.data.batches import TrainingBatches
 from vit_plasticity.predictors import predictor
+from vit_plasticity.training import cell
 from vit_plasticity.training import step as training
 
 
@@ -33,7 +34,7 @@ def short_run(task):
 def accuracy_of(task, component, lr, n_steps, batch_of):
     """Validation accuracy after `n_steps` steps at a peak learning rate; None where the loss is not finite."""
     settings, model = task.finetune, copy.deepcopy(task.model)
-    vit.new_head(model, len(task.dataset.classes))
+    vit.new_head(model, len(task.dataset.classes), cell.head_seed(settings, task.settings.seed))
     vit.train_only(model, component.name)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = training.make_optimizer(
@@ -42,7 +43,7 @@ def accuracy_of(task, component, lr, n_steps, batch_of):
     warmup = round(task.settings.short_share * settings.warmup_steps)
     losses = []
     for index in range(n_steps):
-        step_lr = training.learning_rate(index, n_steps, warmup, lr)
+        step_lr = training.learning_rate(index, n_steps, warmup, lr, settings.warmup_from)
         loss, _ = training.step(
             model, optimizer, *batch_of(index), lr=step_lr, clip_norm=settings.clip_norm,
             accumulation=settings.accumulation, precision=settings.precision, recompute=settings.recompute,

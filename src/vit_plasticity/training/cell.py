@@ -20,7 +20,7 @@ import torch
 
 from vit_plasticity import vit
 from vit_plasticity.analysis import tables
-from vit_plasticity.data import batches
+from vit_plasticity.data import batches, splits
 from vit_plasticity.runtime import locks, source
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import device_name
@@ -41,6 +41,11 @@ def check(dataset, params):
         )
     if params.batch_size % params.accumulation:
         raise InputError(f"accumulation {params.accumulation} does not divide batch_size {params.batch_size}")
+
+
+def head_seed(params, seed):
+    """What the head of a cell is drawn from: its seed, or None where it starts as zero."""
+    return seed if params.head_init == "linear" else None
 
 
 def run_keys(inputs, component, seed, params, rev, device, threads):
@@ -80,7 +85,8 @@ class Cell:
     """
 
     def __init__(self, model, dataset, component, seed, params, folder, keys, schedule, device, threads=1):
-        vit.new_head(model, len(dataset.classes))
+        dataset = splits.redrawn(dataset, seed) if params.split == "per_seed" else dataset
+        vit.new_head(model, len(dataset.classes), head_seed(params, seed))
         vit.train_only(model, component)
         self.model, self.dataset, self.params = vit.prepare(model.to(device)), dataset, params
         self.folder, self.keys, self.schedule, self.device = Path(folder), keys, schedule, device

@@ -20,6 +20,8 @@ from vit_plasticity.runtime.cli import InputError
 
 FIT_ON = {"train": ("train",), "train_and_val": ("train", "val")}
 """What the setting `fit_on` may be → the splits that the probe is fitted on."""
+CROP_SCALE = (0.08, 1.0)
+"""Least and most share of an image's area that a random crop keeps, where `augment` asks for crops."""
 
 
 def probe(model, dataset, settings):
@@ -28,7 +30,8 @@ def probe(model, dataset, settings):
     Raises InputError for features that are not finite.
     """
     started = time.perf_counter()
-    x, y = zip(*(_read(model, dataset, name, settings) for name in FIT_ON[settings.fit_on]), strict=True)
+    read = _read_crops if settings.augment else _read
+    x, y = zip(*(read(model, dataset, name, settings) for name in FIT_ON[settings.fit_on]), strict=True)
     x, y = np.concatenate(x), np.concatenate(y)
     row = fit(x, y, *_read(model, dataset, "test", settings), settings.max_iter)
     if not row["converged"]:
@@ -70,9 +73,28 @@ def _read(model, dataset, name, settings):
     """Features (n, D) and labels (n,) of a split."""
     split = dataset.split(name)
     features = frozen_features(model, split, settings.pool, settings.batch_size)
+    return _finite(features, name, dataset), np.asarray(split.labels)
+
+
+@torch.inference_mode()
+def _read_crops(model, dataset, name, settings):
+    """Features and labels of random crops and flips of a split: one of each image, without the last part of a batch."""
+    split, device = dataset.split(name), next(model.parameters()).device
+    size = min(settings.batch_size, len(split))
+    batch_of = batches.TrainingBatches(
+        split, f"{dataset.fingerprint} probe {name}".encode(), vit.preprocessing(model), batch_size=size,
+        crop_scale=CROP_SCALE, flip=True, device=device,
+    )  # fmt: skip
+    found = [batch_of(step) for step in range(len(split) // size)]
+    features = torch.cat([vit.features(model, images, settings.pool).float().cpu() for images, _ in found]).numpy()
+    return _finite(features, name, dataset), torch.cat([labels for _, labels in found]).cpu().numpy()
+
+
+def _finite(features, name, dataset):
+    """The features (n, D), or InputError where not all of them are numbers."""
     if broken := int((~np.isfinite(features)).any(axis=1).sum()):
         raise InputError(
             f"{broken} of {len(features)} {name} images of {dataset.name} have features that are not finite; "
             "the weights of the model are damaged or overflow: fetch the model again, or choose another one"
         )
-    return features, np.asarray(split.labels)
+    return features

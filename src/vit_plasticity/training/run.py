@@ -114,7 +114,7 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, stop_reques
     pending = []  # losses and norms that are still on the device
     started = time.perf_counter() - run.duration_s
     while run.step < params.steps:
-        lr = training.learning_rate(run.step, params.steps, params.warmup_steps, run.lr)
+        lr = training.learning_rate(run.step, params.steps, params.warmup_steps, run.lr, params.warmup_from)
         images, labels = batch_of(run.step)
         loss, norm = training.step(
             model, run.optimizer, images, labels, lr=lr, clip_norm=params.clip_norm,

@@ -30,11 +30,11 @@ def make_optimizer(parameters, name, lr, *, momentum=0.9, weight_decay=0.0):
     raise ValueError(f"unknown optimizer {name!r}; choose from sgd, adamw")
 
 
-def learning_rate(step, steps, warmup_steps, peak):
+def learning_rate(step, steps, warmup_steps, peak, warmup_from=1):
     """Learning rate of step `step` (from 0): a linear warm-up to `peak`, then half a cosine, which would be 0 one step
-    after the last."""
+    after the last. warmup_from: how many of its steps the warm-up has behind it at the first, 0 or 1."""
     if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
+        return peak * (step + warmup_from) / warmup_steps
     return peak * (1 + math.cos(math.pi * (step - warmup_steps) / max(1, steps - warmup_steps))) / 2
 
 

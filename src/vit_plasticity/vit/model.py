@@ -3,6 +3,8 @@
 Dimensions: B images, S pixels a side, L tokens (class and register tokens first), D embedding width, K classes.
 """
 
+import torch
+
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit import adapters, components, kernels, masks, selection
 from vit_plasticity.vit.families import family
@@ -24,10 +26,16 @@ def compile_blocks(model):
         block.compile()
 
 
-def new_head(model, n_classes):
+def new_head(model, n_classes, seed=None):
     """Replace the classifier by a zero one with `n_classes` outputs, as Dosovitskiy et al. (2021, section 3.2)
-    fine-tune."""
+    fine-tune; with a seed, by one drawn as `torch.nn.Linear` draws its own, uniformly up to 1 / sqrt(inputs)."""
     family(model).new_head(model, n_classes)
+    if seed is not None:
+        head, generator = family(model).classifier(model), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in head.parameters():
+                drawn = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator)
+                parameter.copy_(drawn / head.in_features**0.5)
 
 
 def train_only(model, component):

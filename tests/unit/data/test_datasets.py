@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from vit_plasticity.data import formats
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.data.registry import lookup, open_dataset, registry
-from vit_plasticity.data.splits import held_out, split_labels
+from vit_plasticity.data.splits import held_out, redrawn, split_labels
 from vit_plasticity.data.store import create
 from vit_plasticity.runtime.cli import InputError
 
@@ -215,6 +215,35 @@ def test_what_is_written_is_read(tmp_path_factory, data):
             assert found.images.uniform is None
         with pytest.raises(IndexError):
             found.images[len(expected)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_train_and_val_drawn_anew_are_the_same_images(tmp_path_factory, data):
+    """Of each class as many as before, another draw for another seed, whether images have one size or many."""
+    sizes = [(4, 5)] if data.draw(st.booleans()) else [(4, 5), (5, 4), (3, 3)]
+    images, labels = {}, {}
+    for index, split in enumerate(datasets.SPLITS):
+        count = data.draw(st.integers(6, 12))
+        labels[split] = np.arange(count) % 3
+        images[split] = [np.full((*sizes[i % len(sizes)], 3), 20 * index + i, np.uint8) for i in range(count)]
+    dataset = write(tmp_path_factory.mktemp("w") / "x", images, labels)
+    drawn = [redrawn(dataset, seed) for seed in (0, 0, 1, 2, 3)]
+
+    def content(one, split):
+        part = one.split(split)
+        return [(part.images[i].shape, part.images[i].max().item(), label) for i, label in enumerate(part.labels)]
+
+    before = [content(dataset, split) for split in datasets.SPLITS]
+    for one in drawn:
+        train, val, test = (content(one, split) for split in datasets.SPLITS)
+        assert test == before[2] and sorted(train + val) == sorted(before[0] + before[1])
+        assert sorted(label for *_, label in val) == sorted(labels["val"])
+        sides = [min(shape[:2]) for shape, *_ in train]
+        assert one.split("train").images.shorter_sides().tolist() == sides
+        assert (one.split("train").images.uniform is None) is (len(sizes) > 1)
+    assert content(drawn[0], "val") == content(drawn[1], "val")
+    assert len({str(content(one, "val")) for one in drawn}) > 1
 
 
 def test_reading_maps_the_files_into_memory(tmp_path):

@@ -141,6 +141,14 @@ def test_a_dataset_from_its_original_archive(get, name):
     assert dataset.fingerprint == get(name).fingerprint
 
 
+def test_a_built_in_dataset_under_another_name_is_stored_at_another_size(get):
+    small, stored = get("pet_small", {"pet_small": {"built_in": "pet", "short_side": 18}}), get("pet")
+    assert small.name == "pet_small" and sizes(small) == sizes(stored) and small.classes == stored.classes
+    assert small.split("test").images[0].shape == (18, 18, 3)
+    with pytest.raises(InputError, match="built_in must be the name of a dataset of the table, got 'cats'"):
+        lookup("x", {"x": {"built_in": "cats"}})
+
+
 def test_cifar10_keeps_classes_and_test_images(get):
     dataset = get("cifar10")
     assert dataset.classes[:3] == ("airplane", "automobile", "bird")

@@ -219,6 +219,23 @@ def test_what_a_run_costs_and_the_gradient_of_its_component(dataset, tmp_path):
     assert (own < whole).all()
 
 
+def test_a_drawn_head_lets_the_component_learn_at_once(dataset, tmp_path):
+    """And is of the cell's seed: with it alone, runs begin at other losses."""
+    params = changed(head_init="linear")
+    histories = [trained_cell(dataset, tmp_path / str(seed), seed=seed, params=params)[1] for seed in (0, 1)]
+    assert all(history["component_gradient_norm"][0] > 0 for history in histories)
+    assert histories[0]["loss"][0] != np.log(3) != histories[1]["loss"][0]
+
+
+def test_a_split_of_its_own_has_the_same_sizes_and_the_same_test(dataset, tmp_path):
+    (fixed, other) = (
+        trained_cell(dataset, tmp_path / split, seed=1, params=changed(split=split)) for split in ("fixed", "per_seed")
+    )
+    for name in ("n_train", "n_val", "n_test"):
+        assert fixed[0][0][name] == other[0][0][name]
+    assert not np.array_equal(fixed[1]["loss"], other[1]["loss"])
+
+
 def test_a_cell_in_which_everything_diverges_saves_no_tensors(dataset, tmp_path):
     params = changed(lrs=(1e30,), clip_norm=1e30)
     rows, _, trained = trained_cell(dataset, tmp_path / "w", "full", params=params)

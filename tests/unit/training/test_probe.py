@@ -70,11 +70,18 @@ def test_features_come_in_the_order_of_the_split(model, dataset):
     assert whole.shape == (30, 24)
 
 
-@pytest.mark.parametrize(("fit_on", "n_train"), [("train", 60), ("train_and_val", 72)])
-def test_the_stage_writes_one_row(fit_on, n_train, model_folder, dataset_folder, tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "n_train"),
+    [
+        ({"fit_on": "train"}, 60),
+        ({"fit_on": "train_and_val"}, 72),
+        ({"augment": True, "batch_size": 25}, 50),  # whole batches of crops
+    ],
+)
+def test_the_stage_writes_one_row(settings, n_train, model_folder, dataset_folder, tmp_path):
     output = tmp_path / "probe.parquet"
     arguments = ["--model", model_folder, "--dataset", dataset_folder, "--output", output]
-    assert cli.run(probe.main, [*map(str, arguments), "--params", json.dumps({"pool": "class", "fit_on": fit_on})]) == 0
+    assert cli.run(probe.main, [*map(str, arguments), "--params", json.dumps({"pool": "class"} | settings)]) == 0
     (row,) = pq.read_table(output).to_pylist()
     assert (row["model"], row["dataset"], row["n_train"], row["n_test"], row["n_features"]) == (
         "small",

@@ -20,6 +20,8 @@ def test_learning_rate_by_hand():
     assert rates[6] == pytest.approx(0.4)  # half way down the cosine
     assert rates[9] == pytest.approx(0.8 * (1 + np.cos(np.pi * 7 / 8)) / 2)
     assert training.learning_rate(0, 10, 0, 0.8) == 0.8
+    from_zero = [training.learning_rate(step, 10, 2, 0.8, warmup_from=0) for step in range(10)]
+    assert from_zero[:3] == pytest.approx([0, 0.4, 0.8]) and from_zero[2:] == rates[2:]
     assert training.learning_rate(9, 10, 100, 0.8) == pytest.approx(0.08)  # a warm-up longer than the run
 
 

@@ -102,6 +102,18 @@ def test_a_new_head_is_zero_and_has_the_classes(model):
     assert not vit.logits(model, torch.randn(2, 3, 16, 16)).any()
 
 
+def test_a_drawn_head_is_that_of_torch_and_of_its_seed(model):
+    heads = []
+    for seed in (0, 0, 1):
+        vit.new_head(model, 2000, seed)
+        heads.append(model.head.weight.detach().clone())
+    assert torch.equal(heads[0], heads[1]) and not torch.equal(heads[0], heads[2])
+    like = torch.nn.Linear(24, 2000)
+    for drawn, theirs in zip(model.head.parameters(), like.parameters(), strict=True):
+        assert drawn.abs().max() <= 24**-0.5
+        assert drawn.std().item() == pytest.approx(theirs.std().item(), rel=0.05)
+
+
 def test_features_are_tokens_after_the_last_block(model):
     images = torch.randn(2, 3, 16, 16)
     tokens = model.blocks(vit.embed(model, images))

@@ -30,7 +30,7 @@ def subset(entry, writer, source):
             f"per_class must be at most {counts.min()}, got {per_class}"
         )
     writer.classes = list(whole.classes)
-    chosen = draw(labels, lambda n: per_class, seed)
+    chosen = draw(labels, lambda label, n: per_class, seed)
     for index, held in zip(chosen, held_out(labels[chosen], VAL_FRACTION, seed), strict=True):
         split, position = pool[index]
         writer.add("val" if held else "train", split.images[position], labels[index])
