@@ -41,6 +41,9 @@ BY_HAND = {
     "probe.fit_on": "train_and_val",
     "finetune.optimizer": "adamw",
     "finetune.precision": "bf16",
+    "finetune.warmup_from": 0,
+    "finetune.head_init": "linear",
+    "finetune.split": "per_seed",
 }
 """Values that must be chosen by hand; any other value is changed by its type."""
 

@@ -14,7 +14,7 @@ from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.training import probe as training_probe
 
-SETTINGS = {"pool": "mean", "max_iter": 500, "batch_size": 256, "fit_on": "train"}
+SETTINGS = {"pool": "mean", "max_iter": 500, "batch_size": 256, "fit_on": "train", "augment": False}
 
 
 def test_features_are_scaled_to_unit_length_then_standardised():
