@@ -11,7 +11,7 @@ min_version("9.27")
 
 if not workflow.configfiles:  # a study is one file: what it leaves out takes the schema's default
 
-    configfile: Path(workflow.basedir) / "config.yaml"
+    configfile: Path(workflow.current_basedir.get_path_or_uri(secret_free=True)) / "config.yaml"
 
 
 report: "workflow/report/workflow.rst"

@@ -6,7 +6,11 @@ import time
 
 from snakemake.exceptions import WorkflowError
 
-BASE = Path(workflow.basedir)
+# Not workflow.basedir, which is another checkout where this workflow is a module of another one.
+BASE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+ALONE = workflow.modifier.is_main_snakefile()
+if not (BASE / "src").is_dir():
+    raise WorkflowError(f"{BASE} is no folder of this machine: the workflow runs from a checkout, also as a module.")
 sys.path.insert(0, str(BASE / "src"))
 
 from vit_plasticity.runtime import checkout, client, files
@@ -16,9 +20,10 @@ from vit_plasticity.study import ending, grid, loading
 from vit_plasticity.vit.components import PATTERN
 
 try:
-    for file in workflow.configfiles:
-        loading.read(file)
-    loading.refuse_part(dict(workflow.config_settings.config), "--config")
+    if ALONE:  # otherwise files and --config belong to the workflow that uses this one
+        for file in workflow.configfiles:
+            loading.read(file)
+        loading.refuse_part(dict(workflow.config_settings.config), "--config")
     config = studies.resolve(config)
 except InputError as error:
     raise WorkflowError(str(error))
@@ -28,8 +33,9 @@ if workflow.is_main_process:
         print(f"note: {note}", file=sys.stderr)
 
 checkout.use(BASE)
-# Snakemake takes PYTHONPATH away from jobs in a conda environment, which would then not find the package.
-shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src${{PYTHONPATH:+:$PYTHONPATH}}; ")
+if ALONE:  # the prefix of a shell is one for all rules
+    # Snakemake takes PYTHONPATH away from jobs in a conda environment, which would then not find the package.
+    shell.prefix("set -euo pipefail; export PYTHONPATH={BASE:q}/src${{PYTHONPATH:+:$PYTHONPATH}}; ")
 
 RESULTS = f"results/{config['study']}"
 
