@@ -28,8 +28,10 @@ _BY_ID = {
     "fc2": (_SKY, "D"),
     "embed": (_PINK, "P"),
     "full": ("#222222", "*"),
+    "head": (GREY, "X"),
 }
-_SUMS = [("#5b3a8c", "h"), (_BROWN, "p"), ("#7a7a00", "d"), ("#8c1d40", "8"), ("#4f6f6f", "H")]
+_OTHERS = [("#5b3a8c", "h"), (_BROWN, "p"), ("#7a7a00", "d"), ("#8c1d40", "8"), ("#4f6f6f", "H"), ("#b07aa1", "<")]
+_OTHERS += [("#3b5f8a", ">")]
 DIVERGED = Line2D([], [], linestyle="", marker="x", color="#222222", markersize=4, label="diverged")
 
 
@@ -72,9 +74,23 @@ def use():
 
 
 def styles(components):
-    """Component → {"color", "marker"}, the same in every figure of a study; its sums take further ones in turn."""
-    sums = sorted((c for c in components if c not in _BY_ID), key=order_of_component)
-    chosen = _BY_ID | {c: _SUMS[i % len(_SUMS)] for i, c in enumerate(sums)}
+    """Component → {"color", "marker"}, the same in every figure of a study.
+
+    Blocks, masks and adapters of one id have its marker, in shades of its colour from the first to the last; parts and
+    sums take further colours in turn.
+    """
+    related, others = {}, []
+    for component in sorted((c for c in components if c not in _BY_ID), key=order_of_component):
+        ids = {id for id, _ in parse(component).terms}
+        place = related.setdefault(*ids, []) if len(ids) == 1 and ids < _BY_ID.keys() else others
+        place.append(component)
+    chosen = _BY_ID | {c: _OTHERS[i % len(_OTHERS)] for i, c in enumerate(others)}
+    for id, named in related.items():
+        colour, marker = _BY_ID[id]
+        ends = sns.light_palette(colour, 8)[3], sns.dark_palette(colour, 8)[3]
+        # An even number of shades leaves out the one in the middle, which is the whole component's.
+        shades = sns.blend_palette([ends[0], colour, ends[1]], len(named) + len(named) % 2).as_hex()
+        chosen |= {c: (shade, marker) for c, shade in zip(named, shades[: len(named)], strict=True)}
     return {c: {"color": colour, "marker": marker} for c, (colour, marker) in chosen.items()}
 
 

@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from synthetic_study import DEMO, write_study
 
 from vit_plasticity import correlate, plots
@@ -129,9 +129,20 @@ def test_the_papers_size(tmp_path):
 def test_components_have_one_colour_everywhere_and_no_two_the_same():
     styles = theme.styles(["mha+fc1", "mha", "norm"])
     looks = [(style["color"], style["marker"]) for style in styles.values()]
-    assert set(styles) == {*components.MEASURABLE, "embed", "full", "mha+fc1", "norm"}
+    assert set(styles) == {*components.MEASURABLE, "embed", "full", "head", "mha+fc1", "norm"}
     assert len({colour for colour, _ in looks}) == len({marker for _, marker in looks}) == len(looks)
     assert theme.styles(["full"])["full"] == styles["full"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 12])
+def test_blocks_have_the_marker_of_their_component_and_shades_of_their_own(n):
+    blocks = [f"{id}@{block}" for id in ("mha", "fc1") for block in range(n)]
+    styles = theme.styles([*blocks, "lora8:mha", "qkv"])
+    assert len({style["color"] for style in styles.values()}) == len(styles)
+    for component in [*blocks, "lora8:mha"]:
+        assert styles[component]["marker"] == styles[components.parse(component).terms[0][0]]["marker"]
+    shades = [sum(to_rgb(styles[f"fc1@{block}"]["color"])) for block in range(n)]
+    assert shades == sorted(shades, reverse=True)  # from light to dark
 
 
 def test_components_stand_in_the_order_of_measured_plasticity(demo):
