@@ -19,7 +19,7 @@ from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.runtime.device import select_device
 from vit_plasticity.study.config import settings
-from vit_plasticity.training import cell, checkpoints
+from vit_plasticity.training import adaptive, cell, checkpoints
 from vit_plasticity.vit import components
 
 
@@ -27,7 +27,9 @@ def main(argv=None):
     parser = cli.parser("finetune", __doc__)
     parser.add_argument("--model", required=True, help="model folder (timm's local-directory format)")
     parser.add_argument("--dataset", required=True, help="dataset folder")
-    parser.add_argument("--component", required=True, help="what trains, such as mha, mha@0-5, mha+fc1")
+    parser.add_argument("--component", required=True, help="what trains, such as mha, mha@0-5, auto:bound:2")
+    parser.add_argument("--candidates", nargs="*", default=[], metavar="C", help="what an auto: component may become")
+    parser.add_argument("--predicted", nargs="*", default=[], metavar="FILE", help="tables of an auto:'s predictor")
     parser.add_argument("--seed", required=True, type=int)
     cli.add_table_arguments(parser, "runs.parquet; its folder also gets history.parquet and trained.safetensors")
     cli.add_compute_arguments(parser)
@@ -37,33 +39,35 @@ def main(argv=None):
     args = parser.parse_args(argv)
     params, output = settings("finetune", args.params), Path(args.output)
     try:
-        components.parse(args.component)
+        component, *candidates = map(components.parse, (args.component, *args.candidates))
     except ValueError as error:
-        raise InputError(f"--component: {error}") from error
+        raise InputError(f"--component, --candidates: {error}") from error
     dataset = datasets.open_dataset(args.dataset)
     cell.check(dataset, params)
     inputs = {"model": vit.fingerprint(args.model), "dataset": dataset.fingerprint}
+    key = {"model": Path(args.model).name, "dataset": dataset.name, "component": args.component, "seed": args.seed}
+    trained = adaptive.resolve(component, candidates, args.predicted, inputs, key).name
+    if component.auto:
+        print(f"{component.name} is {trained} of {key['model']} on {key['dataset']}", flush=True)
     with cell.owned(output.parent / "runs") as folder:
         # Which may take a GPU: not while another process has the cell.
         device = select_device(args.device, args.threads, precision=params.precision, compile=params.compile)
-        keys = cell.run_keys(inputs, args.component, args.seed, params, args.rev, device, args.threads)
+        keys = cell.run_keys(inputs, trained, args.seed, params, args.rev, device, args.threads)
         if cell.is_done(output, keys):
             print(f"complete: {output.parent} was made already; nothing to do")
             return
         schedule = checkpoints.Schedule(args.checkpoint_interval_s)
         one = cell.Cell(
-            vit.load(args.model), dataset, args.component, args.seed, params, folder, keys, schedule, device,
-            args.threads,
-        )  # fmt: skip
+            vit.load(args.model), dataset, trained, args.seed, params, folder, keys, schedule, device, args.threads
+        )
         try:
-            results = one.train()
+            rows, *others = one.train()
         except checkpoints.Interrupted as error:
             print(f"stopped by {error}; the checkpoint in {folder} is where it goes on", file=sys.stderr, flush=True)
             raise SystemExit(128 + schedule.stop) from error
-        key = {"model": Path(args.model).name, "dataset": dataset.name, "component": args.component, "seed": args.seed}
-        cell.write(
-            output, *results, keys, study=args.study, rev=args.rev, key=key, settings=params.as_dict(), inputs=inputs
-        )
+        rows = [row | ({"resolved": trained} if component.auto else {}) for row in rows]
+        about = {"study": args.study, "rev": args.rev, "key": key, "settings": params.as_dict(), "inputs": inputs}
+        cell.write(output, rows, *others, keys, **about)
     print(f"complete: {len(keys)} runs in {output.parent}")
 
 

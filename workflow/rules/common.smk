@@ -108,6 +108,16 @@ def short_run_settings(wildcards):
     return finetune_settings(wildcards) if studies.fine_tunes(config["predictors"]) else "{}"
 
 
+def candidates(wildcards):
+    return grid.candidates(GRID, wildcards.component)
+
+
+def predicted(wildcards):
+    return [
+        f"{RESULTS}/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
+    ]
+
+
 def pretraining_dataset(wildcards):
     return f"resources/datasets/{config['catalog']['models'][wildcards.model]['pretrain']['dataset']}"
 

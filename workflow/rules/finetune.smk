@@ -8,6 +8,8 @@ rule finetune:
         trained=PATHS["trained"],
     log:
         f"<logs>/finetune/{grid.CELL}.log",
+    wildcard_constraints:
+        component=f"(?!auto:){PATTERN}",
     conda:
         "../../envs/torch.yaml"
     params:
@@ -18,6 +20,34 @@ rule finetune:
     shell:
         "exec python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
         " --component {wildcards.component} --seed {wildcards.seed} --params {params.settings:q}"
+        " --study {params.study} --rev {params.rev} --threads {threads} --output {output.runs} > {log} 2>&1"
+
+
+# A rule of its own, since a change of the shell command of `finetune` would run every cell again.
+rule finetune_adaptive:
+    input:
+        model="resources/models/{model}",
+        dataset="resources/datasets/{dataset}",
+        predicted=predicted,
+    output:
+        runs=PATHS["finetune"],
+        history=PATHS["history"],
+        trained=PATHS["trained"],
+    log:
+        f"<logs>/finetune/{grid.CELL}.log",
+    wildcard_constraints:
+        component=f"auto:{PATTERN}",
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        study=config["study"],
+        settings=finetune_settings,
+        candidates=candidates,
+        rev=1,
+    shell:
+        "exec python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
+        " --component {wildcards.component} --candidates {params.candidates} --predicted {input.predicted}"
+        " --seed {wildcards.seed} --params {params.settings:q}"
         " --study {params.study} --rev {params.rev} --threads {threads} --output {output.runs} > {log} 2>&1"
 
 

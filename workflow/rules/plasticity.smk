@@ -45,7 +45,7 @@ if GRID["predictors"]:
         params:
             study=config["study"],
             predictors=GRID["predictors"],
-            components=sorted(config["components"]),  # their order changes nothing,
+            components=grid.measured(GRID),
             settings=settings("measure"),
             finetune=short_run_settings,
             rev=1,

@@ -68,6 +68,9 @@ COLUMNS = {
     "n_trained": Column("whole", "Trained", "values that train, the new head and the final norm included"),
     "batch_size": Column("whole", "Batch size", "images per optimiser step"),
     "peak_memory_mb": Column("number", "Memory (MB)", "peak memory of the run, in 10⁶ bytes"),
+    "resolved": Column(
+        "text", "Resolved to", "what an adaptive component trained, over seeds all of them; null of every other"
+    ),
     "git_commit": Column("text", "Commit", "commit of the code that trained; null outside a checkout"),
     "device": Column("text", "Device", "what computed"),
     "step": Column("whole", "Step", "optimiser step, from 1"),

@@ -33,7 +33,7 @@ document.querySelectorAll("thead th").forEach(head => head.addEventListener("cli
   [...body.rows].sort((a, b) => compare(key(a), key(b))).forEach(row => body.append(row));
 }));
 """
-_COMPONENTS = ("component", "component_a", "component_b")
+_COMPONENTS = ("component", "component_a", "component_b", "resolved")
 
 
 def document(title, body):

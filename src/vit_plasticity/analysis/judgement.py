@@ -12,21 +12,16 @@ import pandas as pd
 
 from vit_plasticity.analysis.association import STATISTICS, associate, difference
 from vit_plasticity.analysis.regret import regrets
+from vit_plasticity.vit.components import is_single
 
 NULL = "parameters"
 """The predictor that every other one must beat."""
 GIVEN_NULL = "spearman_given_parameters"
 _BLOCK = ["model", "dataset"]
-_NOT_SINGLE = {"full", "embed", "head", "bias", "norm", "ffn"}
 _NEEDED = {
     "accuracies": [*_BLOCK, "component", "test_accuracy_mean"],
     "predictors": ["predictor", *_BLOCK, "component", "value"],
 }
-
-
-def is_single(component):
-    """Whether a component takes part in correlations and regret (see the module)."""
-    return component.split("@")[0] not in _NOT_SINGLE and not any(sign in component for sign in "+~:")
 
 
 def judge(accuracies, predictors, *, confidence=0.95, bootstrap=2000, permutations=10000, seed=0):

@@ -18,12 +18,12 @@ COLUMNS = {
     "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy "
     "test_balanced_accuracy largest_class_share best_step_before_divergence val_accuracy_before_divergence chosen "
     "n_parameters n_trained n_train n_val n_test batch_size duration_s step_duration_s peak_memory_mb git_commit "
-    "device",
+    "device resolved",
     "history": f"{_CELL} lr step loss gradient_norm component_gradient_norm step_lr val_loss val_accuracy",
     "shifted": f"{_CELL} evaluated_on lr accuracy n_test",
     "summary": f"{_GROUP} plasticity plasticity_ci_low plasticity_ci_high bound lr n_seeds val_accuracy_mean "
     "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "
-    "gap_to_full shifted_accuracy_mean n_trained peak_memory_mb step_duration_s on_front",
+    "gap_to_full shifted_accuracy_mean n_trained peak_memory_mb step_duration_s on_front resolved",
     "ranking": "model component n_datasets plasticity_mean test_accuracy_mean relative_gain_mean rank_mean",
     "predictors": f"{_GROUP} predictor block value ci_low ci_high n duration_s",
     "correlation": "predictor scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",
@@ -34,6 +34,9 @@ COLUMNS = {
     "wilcoxon_statistic wilcoxon_p_value wilcoxon_p_value_holm",
 }
 """Table → its columns, in order."""
+
+OPTIONAL = ("resolved",)
+"""Columns that jobs write only where they have something to say."""
 
 INPUTS = ("rates",)
 """Those that only jobs write; the others are tables of a study."""
@@ -64,11 +67,14 @@ def schema(name):
 def conform(table, name):
     """An Arrow table with the columns of `name` first and of the right types; further columns are kept behind them.
 
-    None gives a table without rows. Raises InputError for a missing column, or values of another type.
+    None gives a table without rows; a column of OPTIONAL that is missing is null. Raises InputError for another column
+    that is missing, or values of another type.
     """
     wanted = schema(name)
     if table is None:
         return wanted.empty_table()
+    for column in {*OPTIONAL} & {*wanted.names} - {*table.column_names}:
+        table = table.append_column(wanted.field(column), pa.nulls(len(table), wanted.field(column).type))
     missing = [column for column in wanted.names if column not in table.column_names]
     if missing:
         raise InputError(

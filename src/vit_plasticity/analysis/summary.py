@@ -10,7 +10,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from vit_plasticity.analysis import stats
+from vit_plasticity.analysis import adaptive, stats
 from vit_plasticity.runtime.intervals import image_interval
 from vit_plasticity.vit import components
 
@@ -67,7 +67,7 @@ def accuracy_of(runs):
     smallest; test accuracy never enters. So a rate at which any seed diverged yields to one at which all finished;
     where none did, the means are over the seeds that finished (n_seeds of them). Where all runs diverged, n_seeds is 0
     and the accuracies are null. lr_spread is the largest minus the smallest seed-mean test accuracy over the rates that
-    finished at all; null if only one did.
+    finished at all; null if only one did. resolved names all that an adaptive component was in the seeds.
     """
     finished = runs[runs["outcome"].eq("finished") & runs["val_accuracy"].notna()]
     by_lr = finished.groupby([*GROUP, "lr"]).agg(
@@ -91,6 +91,7 @@ def accuracy_of(runs):
         n_trained=("n_trained", "max"),
         peak_memory_mb=("peak_memory_mb", "max"),
         step_duration_s=("step_duration_s", "mean"),
+        resolved=("resolved", lambda names: ", ".join(names.dropna().unique()) or None),
     )
     return counts.join(chosen).assign(lr_spread=spread).fillna({"n_seeds": 0})
 
@@ -154,9 +155,11 @@ def rank(summary):
 
     Only datasets in which every fine-tuned component of the model was run count (n_datasets of them), so that means
     compare like with like. Ties share the mean of their ranks. A component of which every run diverged on a dataset
-    ranks last there and has no mean accuracy. Sorted by mean rank.
+    ranks last there and has no mean accuracy. Adaptive ones train what another one may train too, and have no rank.
+    Sorted by mean rank.
     """
-    trained = summary[summary["n_runs"] > 0]
+    fixed = ~summary["component"].map(adaptive.is_adaptive).astype(bool)
+    trained = summary[(summary["n_runs"] > 0) & fixed]
     n_present = trained.groupby(GROUP[:2])["component"].transform("nunique")
     shared = trained[n_present == trained.groupby("model")["component"].transform("nunique")]
     ranks = shared.groupby(GROUP[:2])["test_accuracy_mean"].rank(ascending=False, na_option="bottom")
@@ -176,21 +179,25 @@ def rank(summary):
 def paired_tests(summary):
     """Every two components of a model, paired by dataset, per outcome; differences are component_a − component_b.
 
-    Holm's adjustment is over the pairs of one model and outcome, for each kind of test.
+    An adaptive component stands in the pairs of `adaptive.pairs` alone. Holm's adjustment is over the pairs of one
+    model and outcome, those of adaptive components by themselves, for each kind of test.
     """
     result = []
     for (model, rows), (outcome, column) in itertools.product(summary.groupby("model", sort=False), OUTCOMES.items()):
         wide = rows.pivot(index="dataset", columns="component", values=column).dropna(axis=1, how="all")
-        family = []
-        for a, b in itertools.combinations(sorted(wide.columns, key=order_of_component), 2):
-            found = dataclasses.asdict(stats.paired(wide[a], wide[b]))
-            n = {"n_datasets": found.pop("n")}
-            family.append({"model": model, "outcome": outcome, "component_a": a, "component_b": b} | n | found)
-        for kind in ("t", "wilcoxon"):
-            adjusted = stats.holm([row[f"{kind}_p_value"] for row in family])
-            for row, p_value in zip(family, adjusted, strict=True):
-                row[f"{kind}_p_value_holm"] = p_value
-        result += family
+        fixed = sorted((c for c in wide if not adaptive.is_adaptive(c)), key=order_of_component)
+        chosen = [pair for pair in adaptive.pairs(rows[rows["n_runs"] > 0]) if {*pair} <= {*wide}]
+        for pairs in (itertools.combinations(fixed, 2), chosen):
+            family = []
+            for a, b in pairs:
+                found = dataclasses.asdict(stats.paired(wide[a], wide[b]))
+                n = {"n_datasets": found.pop("n")}
+                family.append({"model": model, "outcome": outcome, "component_a": a, "component_b": b} | n | found)
+            for kind in ("t", "wilcoxon"):
+                adjusted = stats.holm([row[f"{kind}_p_value"] for row in family])
+                for row, p_value in zip(family, adjusted, strict=True):
+                    row[f"{kind}_p_value_holm"] = p_value
+            result += family
     return pd.DataFrame(result)
 
 

@@ -13,6 +13,7 @@ from vit_plasticity import predictors
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import schema
+from vit_plasticity.study.grid import candidates
 from vit_plasticity.vit import components
 
 
@@ -116,11 +117,8 @@ def _meaning_problems(config):
     """Problems that no schema can see: names that stand for nothing, and values that do not fit together."""
     catalog = config["catalog"]
     models = catalog["models"]
-    for i, component in enumerate(config["components"]):
-        try:
-            components.parse(component)
-        except ValueError as error:
-            yield f"components[{i}]: {error}"
+    unknown = [*_component_problems(config)]
+    yield from unknown or _adaptive_problems(config)
     for i, name in enumerate(config["predictors"]):
         if name not in predictors.names():
             yield f"predictors[{i}]: unknown predictor {name!r}; {schema.suggest(name, predictors.names())}"
@@ -189,6 +187,34 @@ def _input_size(config, model):
     tag = entry.get("timm", "")
     stated = re.search(r"[_-](\d{3})(?=[._-]|$)", tag)
     return int(stated[1]) if stated else 518 if "dinov2" in tag else None
+
+
+def _component_problems(config):
+    for i, component in enumerate(config["components"]):
+        try:
+            components.parse(component)
+        except ValueError as error:
+            yield f"components[{i}]: {error}"
+
+
+def _adaptive_problems(config):
+    """Why adaptive components cannot be resolved, as far as is known before anything is measured."""
+    known = ["random", *dict.fromkeys(["plasticity", *config["predictors"]])]
+    measured = config["plasticity"].get("models", config["models"])
+    for i, name in enumerate(config["components"]):
+        if not (auto := components.parse(name).auto):
+            continue
+        path, (predictor, count) = f"components[{i}]: {name!r}", auto
+        if predictor not in known:
+            yield f"{path}: {predictor} is not among the predictors of this study; {schema.suggest(predictor, known)}"
+        for model in config["models"]:
+            if predictor != "random" and model not in measured:
+                yield f"{path}: nothing is measured of {model}; add it to plasticity.models"
+        if len(names := candidates(config, name)) < count:
+            yield (
+                f"{path}: got {count}; choose at most as many as there are single components to choose from, "
+                f"{len(names)}: {', '.join(names) or 'none'}"
+            )
 
 
 def _dataset_problems(config):

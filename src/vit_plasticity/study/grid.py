@@ -3,7 +3,7 @@
 import itertools
 
 from vit_plasticity.runtime.cli import InputError
-from vit_plasticity.vit.components import measurable, parse
+from vit_plasticity.vit.components import is_single, measurable, parse
 
 CELL_KEYS = ("model", "dataset", "component", "seed")
 CELL = "{model}/{dataset}/{component}/seed={seed}"
@@ -124,6 +124,29 @@ def files(grid):
         ]
         for stage, keys in axes.items()
     }
+
+
+def candidates(grid, component):
+    """Names of the study's components that an adaptive one may become, sorted: single ones, which have the predictor as
+    far as their names tell. None for every other component."""
+    auto = parse(component).auto
+    names = sorted(name for name in grid["components"] if is_single(name)) if auto else []
+    return [name for name in names if auto[0] != "plasticity" or parse(name).base]
+
+
+def predicted(grid, model, dataset, component):
+    """The files, below the study's folder, that an adaptive component is resolved from; none for every other."""
+    auto, key = parse(component).auto, {"model": model, "dataset": dataset}
+    if auto is None or auto[0] == "random":
+        return []
+    if auto[0] == "plasticity":
+        return [PATHS["plasticity"].format(component=c, **key) for c in measurable(candidates(grid, component))]
+    return [PATHS["measure"].format(predictor=auto[0], **key)]
+
+
+def measured(grid):
+    """Names of the components that predictors have values of: all but adaptive ones, sorted."""
+    return sorted(name for name in grid["components"] if not parse(name).auto)
 
 
 def _checked(grid):

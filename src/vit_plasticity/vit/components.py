@@ -2,6 +2,8 @@
 
 ``lora8:`` before a name trains low-rank adapters of rank 8 on its linear layers in place of the layers themselves.
 ``~1536`` after a single term trains that many values of it in each block, drawn at random.
+``auto:plasticity:2`` is the sum of the two single components of a study that a predictor puts first, per model and
+dataset; ``auto:random:2`` of two drawn ones. See `vit_plasticity.training.adaptive`.
 A name is a sum of terms, such as ``mha+fc1``. A term is an id, in all blocks or in a range of them: ``mha``,
 ``mha@0-5``, ``mha@11``. Each set of parameters has exactly one name; `parse` refuses every other and says the right
 one. The number of blocks is the model's: that a range ends below it is checked where the model is known.
@@ -49,12 +51,14 @@ MASKED = tuple(id for id in IN_BLOCKS if id != "bias")
 LINEAR = ("mha", "qkv", "proj", "fc1", "fc2", "ffn")
 """Ids with linear layers, which can have adapters."""
 
-PATTERN = r"[a-z0-9:+@~-]+"
+PATTERN = r"[a-z0-9:+@~_-]+"
 """A regular expression that every name matches; its characters are safe in paths and in a shell."""
 
 _TERM = re.compile(r"([^@]*)(?:@([0-9]{1,3})(?:-([0-9]{1,3}))?)?")
+_ADAPTIVE = re.compile(r"auto:([a-z0-9_]+):([1-9][0-9]?)")
 _ADAPTED = re.compile(r"lora([0-9]{1,4}):")
 _MASKED = re.compile(r"~([0-9]{1,12})$")
+_NOT_SINGLE = {"full", "embed", "head", "bias", "norm", "ffn"}
 _PARTS_OF_BLOCKS = tuple(id for id in IN_BLOCKS if id not in (*WHOLES, "bias"))
 
 
@@ -65,12 +69,14 @@ class Component:
     terms: (id, blocks) each, blocks a tuple of consecutive indices, or None for all.
     rank: of low-rank adapters, or None where the parameters themselves train.
     size: how many values of each block train, or None for all.
+    auto: (predictor, number of components) of an adaptive component, which has no terms; None of every other.
     """
 
     name: str
     terms: tuple
     rank: int | None = None
     size: int | None = None
+    auto: tuple | None = None
 
     @property
     def parts(self):
@@ -82,15 +88,18 @@ class Component:
     @property
     def label(self):
         """The name in figures: ``mha@0-5+fc1`` → ``MHA 0-5+FC1``."""
+        if self.auto:
+            return f"Auto-{self.auto[1]} {self.auto[0].replace('_', ' ')}"
         terms = "+".join(_written(LABELS[id], blocks, " ") for id, blocks in self.terms) + _masked(self.size, " ~ ")
         return terms if self.rank is None else f"LoRA-{self.rank} {terms}"
 
     @property
     def order(self):
         """Sort key: single ids in the order of the vocabulary, each before its ranges of blocks; then sums; then
-        masks; then adapters."""
+        masks; then adapters; then adaptive ones."""
         ids = list(LABELS)
         return (
+            self.auto or (),
             self.rank or 0,
             self.size or 0,
             len(self.terms),
@@ -127,11 +136,35 @@ class Component:
     def parameters(self, model):
         """Its parameters of a model by their names, in the model's order, without head and final norm.
 
-        Those of adapters are had once `vit.train_only` has put them on; before there are none.
+        Those of adapters are had once `vit.train_only` has put them on; before there are none. Raises InputError for an
+        adaptive component, which has none before it is resolved.
         """
+        if self.auto:
+            raise InputError(
+                f"component {self.name!r}: what it trains is chosen for a model and a dataset when a study fine-tunes "
+                "it; name a component itself here"
+            )
         from vit_plasticity.vit import selection  # needs torch, which names do not
 
         return selection.parameters(model, self)
+
+    @property
+    def leaves(self):
+        """What the terms are made of: a set of (id that no other id is part of, block), block None for all."""
+        return {
+            (part, block)
+            for id, blocks in self.terms
+            for part in WHOLES.get(id, (id,))
+            for block in ((None,) if blocks is None else blocks)
+        }
+
+    def overlaps(self, other):
+        """Whether the terms share parameters with those of another Component, in a model that has them all."""
+        return any(
+            part == also and (block == there or None in (block, there))
+            for part, block in self.leaves
+            for also, there in other.leaves
+        )
 
     def modules(self, model):
         """Its modules of a model, one per block of `blocks`, or None unless `base` is measurable."""
@@ -146,6 +179,10 @@ def parse(name):
 
     Raises ValueError for an unknown id, for a range of blocks of what is not in blocks, and for what has another name.
     """
+    if adaptive := _ADAPTIVE.fullmatch(name):
+        return Component(name, (), auto=(adaptive[1], int(adaptive[2])))
+    if name.startswith("auto:"):
+        raise ValueError(f"component {name!r}: write auto:PREDICTOR:NUMBER, from 1 to 99, such as auto:plasticity:2")
     adapted = _ADAPTED.match(name)
     rank = int(adapted[1]) if adapted else None
     terms, size = name[adapted.end() if adapted else 0 :], None
@@ -178,6 +215,16 @@ def parse(name):
     return Component(name, ordered, rank, size)
 
 
+def union(components):
+    """The Component that trains what several do, none of which has adapters, masks, or is adaptive."""
+    return parse("+".join(_written(*term) for term in _canonical([t for one in components for t in one.terms])))
+
+
+def is_single(name):
+    """Whether a component is one that predictors are judged on: one part of every block, or of a range of blocks."""
+    return name.split("@")[0] not in _NOT_SINGLE and not any(sign in name for sign in "+~:")
+
+
 def measurable(names):
     """The names of the measurable components that components are, or are ranges of blocks of, without repetition."""
     return list(dict.fromkeys(parse(name).base.name for name in names if parse(name).base))
@@ -192,8 +239,8 @@ def _term(name, text):
         ids = [*MEASURABLE, "embed", *ALONE]
         raise ValueError(
             f"unknown component {id!r}; choose from {', '.join(ids)}, {', '.join(i for i in LABELS if i not in ids)}, "
-            "a range of blocks such as mha@0-5 or mha@11, a sum such as mha+fc1, adapters such as lora8:mha, or a mask "
-            "such as mha~1536"
+            "a range of blocks such as mha@0-5 or mha@11, a sum such as mha+fc1, adapters such as lora8:mha, a mask "
+            "such as mha~1536, or what a predictor puts first, such as auto:plasticity:2"
             f"{f'; did you mean {close[0]}?' if close else ''}"
         )
     if first is None:

@@ -69,7 +69,7 @@ def runs(*rows):
         {
             "model": "m", "dataset": "d", "component": "mha", "seed": seed, "lr": lr, "val_accuracy": val,
             "test_accuracy": test, "outcome": "finished" if val is not None else "diverged", "n_parameters": 1000,
-            "n_trained": 250, "peak_memory_mb": 100.0, "step_duration_s": 0.01,
+            "n_trained": 250, "peak_memory_mb": 100.0, "step_duration_s": 0.01, "resolved": None,
         }
         for seed, lr, val, test in rows
     ]).astype({"val_accuracy": float, "test_accuracy": float})  # fmt: skip
