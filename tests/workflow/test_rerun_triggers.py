@@ -162,6 +162,10 @@ LISTS = {
         {"components": ["mha", "ln1", "fc1"]},
         {"plasticity": 1, "measure": 2, "finetune": 4, "evaluate": 2} | ANALYSIS,
     ),
+    "adaptive component added": (
+        {"components": ["mha", "ln1", "auto:bound:1"]},
+        {"finetune_adaptive": 4, "evaluate": 2} | ANALYSIS,
+    ),
     "component removed": ({"components": ["mha"]}, {"measure": 2} | ANALYSIS),
     "components turned": ({"components": ["ln1", "mha"]}, ANALYSIS),
     "predictor added": ({"predictors": ["parameters", "bound", "snip"]}, {"measure": 2} | ANALYSIS),
@@ -221,6 +225,32 @@ def test_a_new_dataset_is_measured_and_the_others_keep_their_rates(study, smoke)
     added = pq.read_table(study / folder / "digits_c_snow_3" / "mha.parquet", partitioning=None)
     assert set(added["dataset"].to_pylist()) == {"digits_c_snow_3"}
     assert {job.wildcards for job in plan(study, config) if job.rule == "plasticity"} == {"vit_smoke/ln1"}
+
+
+def test_an_adaptive_cell_runs_again_when_what_it_is_chosen_from_changes(study, smoke):
+    """And the cells of fixed components do not. It is the cell of what it was resolved to, to the bit."""
+    adaptive = ["auto:bound:1", "auto:random:1"]
+    config = smoke_config(components=["mha", "ln1", *adaptive])
+    cells = [f"results/smoke/finetune/vit_smoke/digits/{name}/seed=0/runs.parquet" for name in adaptive]
+    snakemake(study, *cells, config=config)
+    for cell in cells:
+        columns, _, _ = stable(study / cell)
+        (fixed,) = {name.strip("'") for name in columns.pop("resolved")}
+        other = stable(study / f"results/smoke/finetune/vit_smoke/digits/{fixed}/seed=0/runs.parquet")[0]
+        assert columns | {"component": other["component"]} == other
+    rules = pq.read_table(study / "results/smoke/tables/regret.parquet").to_pylist()
+    followed = [row["component"] for row in rules if (row["rule"], row["dataset"]) == ("bound", "digits")]
+    assert followed == pq.read_table(study / cells[0], partitioning=None)["resolved"].to_pylist()[:1]
+
+    others = {"finetune_adaptive": 2 * 4 - 2, "evaluate": 2 * 2} | ANALYSIS
+    assert rerun(study, config) == others
+    added = rerun(study, smoke_config(components=["mha", "ln1", "fc1", *adaptive]))
+    assert added["finetune_adaptive"] == 2 * 4
+    assert added["finetune"] == 4
+    turned = rerun(study, smoke_config(components=[*reversed(adaptive), "ln1", "mha"]))
+    assert turned == others
+    measured = rerun(study, smoke_config(components=["mha", "ln1", *adaptive], measure__seed=1))
+    assert measured["finetune_adaptive"] == others["finetune_adaptive"] + 1  # the random one has nothing to do with it
 
 
 def test_only_the_cells_of_a_new_seed_run(smoke):

@@ -18,15 +18,15 @@ def pairs(rows):
     """
     names = list(rows["component"].unique())
     fixed = [name for name in names if not is_adaptive(name)]
+    if len(fixed) == len(names):
+        return
+    validated = rows.pivot(index="dataset", columns="component", values="val_accuracy_mean")
     for name in names:
         if is_adaptive(name):
             predictor, count = parse(name).auto
             if predictor != "random" and f"auto:random:{count}" in names:
                 yield name, f"auto:random:{count}"
-            validated = rows[rows["component"].isin(_of_budget(fixed, count))].pivot(
-                index="dataset", columns="component", values="val_accuracy_mean"
-            )
-            means = validated.reindex(rows["dataset"].unique()).mean(skipna=False).dropna()
+            means = validated.reindex(columns=_of_budget(fixed, count)).mean(skipna=False).dropna()
             if len(means):
                 yield name, means.idxmax()
 

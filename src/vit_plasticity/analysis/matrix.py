@@ -15,7 +15,7 @@ def matrices(summary, ranking):
     """Model → frame of cells (text, is_best), components by mean rank down, datasets and then "mean" and "rank" across.
 
     Accuracies in percent; a dash where a component was not trained, "diverged" where all of its runs did. The mean is
-    over all datasets, a dash where one is missing; the rank is the mean rank of `summary.rank`.
+    over all datasets, a dash where one is missing; the rank is that of `summary.rank`, adaptive ones have a dash.
     """
     found = {}
     for model, rows in summary[summary["n_runs"] > 0].groupby("model", sort=False):

@@ -40,7 +40,8 @@ PAGES = {
     "expectation of a random choice; validation: known only after all were trained. A component whose runs all "
     "diverged is charged with the worst that another one reached.",
     "tests": "Pairs of components, paired by dataset: Student's t and Wilcoxon's signed-rank test, two-sided, and "
-    "adjusted by Holm's method over the pairs of one model and outcome.",
+    "adjusted by Holm's method over the pairs of one model and outcome. Adaptive components stand beside as many drawn "
+    "ones, and beside the fixed ones of as many that validation chose; these pairs are adjusted by themselves.",
 }
 """Tables that are also written as HTML → what a reader must know of them."""
 

@@ -128,7 +128,10 @@ def test_full_takes_no_part(judged):
     assert judged["correlation"].query("scope == 'all'")["n"].eq(55).all()
 
 
-@pytest.mark.parametrize("name", ["full", "head", "embed", "mha+fc1", "lora8:mha", "bias", "norm", "ffn", "mha~1536"])
+NOT_SINGLE = ["full", "head", "embed", "mha+fc1", "lora8:mha", "bias", "norm", "ffn", "mha~1536", "auto:snip:1"]
+
+
+@pytest.mark.parametrize("name", NOT_SINGLE)
 def test_only_single_components_are_places(name):
     assert not is_single(name)
     assert is_single("mha") and is_single("mha@0-5") and is_single("fc1@11")

@@ -179,3 +179,36 @@ def test_masks_are_of_one_term_in_blocks(name):
     with pytest.raises(ValueError, match="component"):
         parse(name)
     assert parse("mha@0-5~1536").base.name == "mha" and parse("norm~3").base is None
+
+
+def test_an_adaptive_component_is_named_and_has_no_parameters_before_it_is_resolved():
+    one = parse("auto:plasticity_in_situ:2")
+    assert (one.auto, one.terms, one.base, one.measurable) == (("plasticity_in_situ", 2), (), None, False)
+    assert (one.label, one.parts, parse("mha").auto) == ("Auto-2 plasticity in situ", (), None)
+    assert re.fullmatch(components.PATTERN, one.name)
+    names = ["mha", "mha+fc1", "mha~8", "lora2:mha", "auto:bound:1", "auto:bound:10", "auto:random:1"]
+    assert sorted(reversed(names), key=lambda name: parse(name).order) == names
+    for use in (one.parameters, lambda model: vit.train_only(model, one.name)):
+        with pytest.raises(InputError, match="chosen for a model and a dataset"):
+            use(MODEL)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "bound", "bound:", "bound:0", "bound:01", "bound:100", "bound:1~3", "bound:1+mha", "Bound:1", "bound:1\n"],
+)
+def test_what_is_no_adaptive_component_is_refused_with_an_example(name):
+    with pytest.raises(ValueError, match=r"write auto:PREDICTOR:NUMBER, from 1 to 99, such as auto:plasticity:2"):
+        parse(f"auto:{name}")
+
+
+SINGLE = [f"{id}{blocks}" for id in ("ln1", "mha", "qkv", "proj", "fc1") for blocks in ("", "@0", "@1-2")]
+
+
+@pytest.mark.parametrize("one", SINGLE)
+def test_components_overlap_where_they_share_parameters_and_their_union_trains_both(one):
+    for other in SINGLE:
+        a, b = parse(one), parse(other)
+        names = [set(component.parameters(MODEL)) for component in (a, b)]
+        assert a.overlaps(b) == bool(names[0] & names[1]), other
+        assert set(components.union([a, b]).parameters(MODEL)) == names[0] | names[1], other
