@@ -85,6 +85,7 @@ ROWS = [
     ("finetune: null", "finetune", "got None; must be a map"),
     ("finetune: {lrs: 0.1}", "finetune.lrs", "got 0.1; must be a list"),
     ("finetune: {lrs: [1e-3]}", "finetune.lrs[0]", "got '1e-3' (a text; YAML reads a number in this form: 1.0e-03)"),
+    ("finetune: {steps: '77'}", "finetune.steps", "(a text, as it stands in quotation marks; write 77)"),
     ("finetune: {lrs: ['0.1']}", "finetune.lrs[0]", "must be a finite number"),
     ("finetune: {lrs: [true]}", "finetune.lrs[0]", "got True; must be a finite number"),
     ("finetune: {steps: '10'}", "finetune.steps", "got '10'"),

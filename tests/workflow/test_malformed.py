@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from malformed import ALONE, BROKEN, REPEATED, ROWS
 from planning import plan
 from processes import ROOT, SMOKE, snakemake, write_config
+from snakemake.cli import parse_config
 from snakemake.exceptions import WorkflowError
 from snakemake.utils import update_config
 
@@ -121,6 +122,37 @@ def test_an_empty_map_over_a_list_is_refused_on_the_command_line(tmp_path):
     done = snakemake(tmp_path, "-n", "--config", "evaluate_on={}", check=False)
     assert done.returncode != 0
     assert "--config cannot be used:\n  - evaluate_on: got {}; must be a list" in done.stdout
+    done = snakemake(tmp_path, "-n", "--config", "finetune={'steps': 77}", check=False)
+    assert "steps: got '77' (a text, as --config" in done.stdout and "Traceback" not in done.stdout
+
+
+FROM_THE_COMMAND_LINE = {
+    "finetune={'steps': 77}": "finetune.steps: got '77' (a text, as --config makes one of each nested value",
+    "finetune={steps: 77, flip: true}": "finetune.flip: got 'true' (a text, as --config",
+    "finetune={'lrs': [0.1, 0.2]}": "finetune.lrs[1]: got '0.2' (a text, as --config",
+    "finetune={'steps': many}": "finetune.steps: got 'many' (a text, as --config",
+    "seeds=[1, 2]": "seeds[0]: got '1' (a text, as --config",
+    "catalog={'datasets': {'d': {'fractals': {'classes': 3}}}}": "fractals.classes: got '3' (a text, as --config",
+    "seeds=1": "seeds: got 1; must be a list",
+    "study=7": "study: got 7; must be a text",
+    "finetune={'step': 77}": "finetune.step: unknown key; did you mean steps?",
+    "zzz=1": "zzz: unknown key",
+}
+
+
+@pytest.mark.parametrize(("text", "words"), FROM_THE_COMMAND_LINE.items(), ids=FROM_THE_COMMAND_LINE)
+def test_nested_values_of_the_command_line_are_said_to_be_texts(text, words):
+    with pytest.raises(InputError) as error:
+        loading.refuse_command_line(parse_config([text]))
+    assert words in str(error.value)
+    assert "YAML reads" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["study=mine", "datasets=[digits]", "finetune={'precision': 'bf16'}", "evaluate_on=[]"]
+)
+def test_what_is_a_text_may_come_from_the_command_line(text):
+    loading.refuse_command_line(parse_config([text]))
 
 
 BELOW = st.recursive(

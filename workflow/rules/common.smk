@@ -23,7 +23,7 @@ try:
     if ALONE:  # otherwise files and --config belong to the workflow that uses this one
         for file in workflow.configfiles:
             loading.read(file)
-        loading.refuse_part(dict(workflow.config_settings.config), "--config")
+        loading.refuse_command_line(dict(workflow.config_settings.config))
     config = studies.resolve(config)
 except InputError as error:
     raise WorkflowError(str(error))

@@ -43,6 +43,11 @@ def refuse_part(given, what):
     schema.refuse(schema.problems(given, schema.load(), complete=False), what)
 
 
+def refuse_command_line(given):
+    """As `refuse_part`, of what snakemake made of ``--config``, in which nested values are texts."""
+    schema.refuse(schema.problems(given, schema.load(), complete=False, command_line=True), "--config")
+
+
 def _repeated(node, path, file, seen):
     if id(node) in seen or isinstance(node, yaml.ScalarNode):
         return

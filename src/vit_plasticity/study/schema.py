@@ -39,9 +39,9 @@ def refuse(problems, what):
         )
 
 
-def problems(value, schema, path=(), *, complete=True):
+def problems(value, schema, path=(), *, complete=True, command_line=False):
     """What the schema finds wrong, as texts; `path`: the keys that lead to `value`, for the texts. complete: also that
-    keys are missing."""
+    keys are missing. command_line: whether `value` is what snakemake made of --config."""
     import jsonschema
 
     # In JSON 5.0 is an integer; here it would become another text, and so another result.
@@ -51,7 +51,7 @@ def problems(value, schema, path=(), *, complete=True):
     validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
     for error in sorted(validator.iter_errors(value), key=lambda e: [str(p) for p in e.absolute_path]):
         if complete or error.validator != "required":
-            yield from _explain(error, [*path, *error.absolute_path])
+            yield from _explain(error, [*path, *error.absolute_path], command_line)
 
 
 def with_defaults(value, schema):
@@ -111,7 +111,7 @@ _KINDS = {
 }
 
 
-def _explain(error, parts):
+def _explain(error, parts, command_line):
     """A schema error as texts that name the key, the value, and what is allowed."""
     path, got = path_text(parts), f"got {_short(error.instance)}"
     if error.validator == "additionalProperties":
@@ -122,13 +122,17 @@ def _explain(error, parts):
         missing = [k for k in error.validator_value if k not in error.instance]
         yield from (f"{path_text([*parts, key])}: missing; it must be given" for key in missing)
     elif error.validator == "type":
-        yield f"{path}: {got}{_hint(error.instance)}; must be {_KINDS[error.validator_value]}"
+        nested = command_line and len(parts) > 1 and isinstance(error.instance, str)
+        yield f"{path}: {got}{_NESTED if nested else _hint(error.instance)}; must be {_KINDS[error.validator_value]}"
     elif error.validator == "enum":
         yield f"{path}: {got}; {suggest(error.instance, error.validator_value)}"
     elif error.validator == "pattern":
         yield f"{path}: {got}; a name is made of letters, digits, '_', '.' and '-', starting with a letter or digit"
     else:
         yield f"{path}: {got}; {_LIMITS.get(error.validator, error.message).format(error.validator_value)}"
+
+
+_NESTED = " (a text, as --config makes one of each nested value: write it into a second file for --configfile)"
 
 
 def _hint(value):
@@ -141,7 +145,11 @@ def _hint(value):
         number = float(value)
     except ValueError:
         return ""
-    return f" (a text; YAML reads a number in this form: {number:.1e})" if math.isfinite(number) else ""
+    if not math.isfinite(number):
+        return ""
+    if isinstance(yaml.safe_load(value), int | float):
+        return f" (a text, as it stands in quotation marks; write {value.strip()})"
+    return f" (a text; YAML reads a number in this form: {number:.1e})"
 
 
 def _short(value):
