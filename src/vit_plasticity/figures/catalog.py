@@ -21,6 +21,7 @@ FUNCTIONS = {
     "accuracy_by_lr": finetuning.by_lr,
     "shifted": finetuning.shifted,
     "dynamics": dynamics.draw,
+    "dynamics_by_lr": dynamics.by_lr,
     "bounds_vs_plasticity": predictors.against_bounds,
     "accuracy_vs_costs": finetuning.against_costs,
     "critical_difference": finetuning.critical_difference,
@@ -39,7 +40,7 @@ OF_ONE = {
 def read(folder):
     """The tables of a folder as a `Study`. Raises InputError for one that is missing or not written by `correlate`."""
     frames = {}
-    for name in (field.name for field in fields(Study)):
+    for name in (field.name for field in fields(Study) if field.name != "history_by_lr"):
         path = Path(folder, f"{name}.parquet")
         if not path.is_file():
             raise cli.InputError(f"{path} is missing: write the tables with python -m vit_plasticity.correlate first")
@@ -47,6 +48,7 @@ def read(folder):
             raise cli.InputError(f"{path} was written by stage {stage!r}; name a folder that correlate wrote")
         if name == "history":
             frames[name] = dynamics.read_history(path, frames["finetune"], frames["summary"])
+            frames["history_by_lr"] = dynamics.read_by_lr(path, frames["finetune"])
         else:
             frames[name] = schemas.conform(pq.read_table(path), name).to_pandas()
     return Study(**frames)

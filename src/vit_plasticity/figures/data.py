@@ -10,7 +10,8 @@ from vit_plasticity.analysis.summary import GROUP, order_of_component
 
 @dataclass(frozen=True)
 class Study:
-    """The tables of a study, as frames named and built as in `schemas`; of the history, what `read_history` returns."""
+    """The tables of a study, as frames named and built as in `schemas`; of the history, what `dynamics`
+    reads of it."""
 
     predictors: pd.DataFrame
     finetune: pd.DataFrame
@@ -20,6 +21,7 @@ class Study:
     correlation: pd.DataFrame
     regret: pd.DataFrame
     history: pd.DataFrame
+    history_by_lr: pd.DataFrame
 
     @cached_property
     def trained(self):

@@ -1,17 +1,22 @@
-"""The figure of training dynamics: loss, gradient norm and validation accuracy over the steps of a run."""
+"""The figures of training dynamics: loss, gradient norms and validation accuracy over the steps of a run."""
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
+import seaborn as sns
+from matplotlib.lines import Line2D
 
 from vit_plasticity.analysis.summary import GROUP
 from vit_plasticity.figures import theme
 from vit_plasticity.figures.data import panels_of
+from vit_plasticity.vit.components import parse
 
 _POINTS = 40
 """A curve is drawn as the means over as many equal spans of steps, at most."""
 _RUN = [*GROUP, "seed", "lr"]
 _MEASURES = ["loss", "gradient_norm", "val_accuracy"]
+_BY_LR = ["model", "component", "lr"]
+_MEASURES_BY_LR = [*_MEASURES, "component_gradient_norm"]
 
 
 def read_history(path, finetune, summary):
@@ -26,6 +31,59 @@ def read_history(path, finetune, summary):
     batches = pq.ParquetFile(path).iter_batches(1 << 20, columns=columns)
     rows = [batch.to_pandas().merge(drawn, on=_RUN) for batch in batches]
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[*columns, "outcome"])
+
+
+def read_by_lr(path, finetune):
+    """The history of every run in short: means over datasets, seeds and spans of a run's steps.
+
+    Columns model, component, lr, share (of the steps done, in the middle of the span), and the measures; of these only
+    finite values count. path: the history table, of which one piece at a time is held in memory.
+    """
+    runs, parts = finetune[[*_RUN, "steps"]], []
+    for batch in pq.ParquetFile(path).iter_batches(1 << 20, columns=[*_RUN, "step", *_MEASURES_BY_LR]):
+        rows = batch.to_pandas().merge(runs, on=_RUN)
+        rows["span"] = (rows["step"] - 1) * _POINTS // rows["steps"]
+        finite = rows[_MEASURES_BY_LR].where(np.isfinite(rows[_MEASURES_BY_LR]))
+        parts.append(rows[[*_BY_LR, "span"]].join(finite).groupby([*_BY_LR, "span"]).agg(["sum", "count"]))
+    if not parts:
+        return pd.DataFrame(columns=[*_BY_LR, "share", *_MEASURES_BY_LR])
+    total = pd.concat(parts).groupby(level=[*_BY_LR, "span"]).sum()
+    counts = total.xs("count", axis=1, level=1)
+    means = (total.xs("sum", axis=1, level=1) / counts.where(counts > 0)).reset_index()
+    return means.assign(share=(means["span"] + 0.5) / _POINTS).drop(columns="span")
+
+
+def by_lr(study, styles):
+    """Per component, each learning rate in a shade: loss, the gradient norms of all and of the component, accuracy."""
+    if study.history_by_lr.empty:
+        return theme.note("No fine-tuning has finished in this study yet.")
+    groups = list(study.trained[["model", "component"]].drop_duplicates().itertuples(index=False))
+    several = study.trained["model"].nunique() > 1
+    figure, axes = theme.panels(3 * len(groups), height=1.25, columns=3)
+    rates = sorted(study.history_by_lr["lr"].unique())
+    shades = dict(zip(rates, sns.color_palette("flare", len(rates)), strict=True))
+    for row, (model, component) in enumerate(groups):
+        loss, norm, accuracy = axes[3 * row : 3 * row + 3]
+        rows = study.history_by_lr.query("model == @model and component == @component")
+        for lr, run in rows.groupby("lr"):
+            share, look = 100 * run["share"], {"color": shades[lr]}
+            loss.plot(share, run["loss"], **look)
+            norm.plot(share, run["gradient_norm"], linestyle="--", linewidth=0.7, **look)
+            norm.plot(share, run["component_gradient_norm"], **look)
+            evaluated = run.dropna(subset=["val_accuracy"])
+            accuracy.plot(100 * evaluated["share"], 100 * evaluated["val_accuracy"], marker=".", **look)
+        theme.log_y(norm)
+        label = parse(component).label
+        theme.title(loss, f"{label}\n{model}" if several else label, loc="left")
+        for axis, name in ((loss, "Loss"), (norm, "Gradient norm"), (accuracy, "Val. accuracy (%)")):
+            axis.set_ylabel(name)
+            axis.margins(x=0.02)
+    figure.supxlabel("Steps done (%)")
+    lines = [Line2D([], [], color=shades[lr], label=f"{lr:g}") for lr in rates]
+    lines += [Line2D([], [], color=theme.GREY, label="norm of the component")]
+    lines += [Line2D([], [], color=theme.GREY, linestyle="--", linewidth=0.7, label="of all that trains")]
+    theme.legend(figure, [], styles, further=lines)
+    return figure
 
 
 def draw(study, styles):

@@ -61,6 +61,7 @@ FIGURES = {
     "accuracy_by_lr": "Fine-tuning",
     "shifted": "Fine-tuning",
     "dynamics": "Fine-tuning",
+    "dynamics_by_lr": "Fine-tuning",
     "predictors_correlation": "Which predictor?",
     "rules_regret": "Which predictor?",
     "predictors_by_block": "Which predictor?",

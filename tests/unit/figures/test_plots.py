@@ -282,6 +282,20 @@ def test_crosses_stay_inside_what_the_other_runs_span(demo):
             assert ((values >= low) & (values <= high)).all()
 
 
+def test_dynamics_by_rate_are_means_over_datasets_and_seeds_of_finite_values(demo):
+    history = pq.read_table(demo / "history.parquet").to_pandas()
+    axes = {axis.get_title(loc="left"): axis for axis in draw("dynamics_by_lr", demo).axes}
+    assert [title for title in axes if title] == ["LN1", "MHA", "LN2", "FC1", "FC2", "Full"]
+    runs = history.query("component == 'mha'")
+    rates = sorted(runs["lr"].unique())
+    assert len(axes["MHA"].lines) == len(rates)
+    for lr, line in zip(rates, axes["MHA"].lines, strict=True):
+        losses = runs[runs["lr"] == lr]
+        losses = losses[np.isfinite(losses["loss"])]
+        span = (losses["step"] - 1) * 40 // losses["step"].max()
+        assert line.get_ydata() == pytest.approx(losses.groupby(span)["loss"].mean().to_numpy())
+
+
 def test_full_is_a_line_at_its_chosen_rate(demo):
     summary = pq.read_table(demo / "summary.parquet").to_pandas().set_index(["dataset", "component"])
     axis = panels(draw("accuracy_by_lr", demo))["digits"]
