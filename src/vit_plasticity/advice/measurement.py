@@ -95,6 +95,7 @@ class Measurement:
         ]
         accuracies = [1 - len(w) / len(split) for w, split in zip(wrong, splits[1:], strict=True)]
         self.probe = {"val_accuracy": accuracies[0], "test_accuracy": accuracies[1], "test_wrong": wrong[1], **found}
+        self.probe |= {f"n_{name}": len(split) for name, split in zip(("train", "val", "test"), splits, strict=True)}
 
 
 def _names(code):

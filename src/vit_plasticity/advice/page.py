@@ -74,7 +74,11 @@ def _worth(answer):
     if answer.probe is None:
         return
     accuracy = _percent(answer.probe["test_accuracy"])
-    yield f"A linear probe, which trains no part of the model, has test accuracy {accuracy}."
+    n_train, n_test = (answer.probe[f"n_{name}"] for name in ("train", "test"))
+    yield (
+        f"A linear probe, which trains no part of the model, has test accuracy {accuracy} (fitted on {n_train:,} "
+        f"training images, tested on {n_test:,})."
+    )
     if answer.worth is None:
         return
     worth = answer.worth

@@ -106,6 +106,7 @@ def test_the_pages_say_the_same_and_their_python_trains_the_names(measured, tmp_
     text, html = page.text(found), page.page(found)
     for sentence in answered["sentences"]:
         assert sentence in text
+    assert f"fitted on {found.probe['n_train']} training images, tested on {found.probe['n_test']}" in text
     assert "<script" not in html and html.count("<table") == 3
     for one in answered["components"]:
         names = {}
