@@ -1,11 +1,11 @@
-# make run · test · lint · bench · soak · mutations: each sets up all it needs, with nothing but python3 on the machine.
+# make run · test · test-gpu · lint · bench · soak · mutations: each sets up all it needs, with nothing but python3 on the machine.
 SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON ?= python3
 STUDY := demo
 UV_VERSION := 0.13.9
 
-.PHONY: run test test-slurm lint format bench soak mutations lock clean
+.PHONY: run test test-slurm test-gpu lint format bench soak mutations lock clean
 
 run: .venv/ready ## the default study, and its report
 	$(BIN)/snakemake --cores all --logger vit-plasticity
@@ -13,11 +13,14 @@ run: .venv/ready ## the default study, and its report
 	    $(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
 	@echo "results/$(STUDY)/report.html"
 
-test: .venv/ready ## all tests but those that need SLURM
-	$(BIN)/pytest -m "not slurm"
+test: .venv/ready ## all tests but those that need SLURM or a GPU
+	$(BIN)/pytest -m "not slurm and not gpu"
 
 test-slurm: .venv/ready ## the workflow on a real SLURM, which the tests install and start on this machine
 	$(BIN)/pytest tests/slurm
+
+test-gpu: .venv/ready ## what only a GPU computes; skipped without one
+	$(BIN)/pytest -m gpu
 
 lint: .venv/ready ## style, the workflow's own checks, and whether the locked versions go together
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ import time
 from benchmarks import report
 from vit_plasticity.runtime.files import atomic
 
-SUBJECTS = ("plasticity", "data", "step", "jobs", "dag", "demo")
+SUBJECTS = ("plasticity", "predictors", "data", "step", "jobs", "study", "dag", "demo")
 KEPT = report.FOLDER / "results.json"
 LIMIT_S = 900
 """Seconds after which a subject counts as failed, so that nobody need watch."""

@@ -1,24 +1,68 @@
-"""The workflow as it grows: parsing, dry runs, nothing to do, and the aggregation of 10,000 cells."""
+"""The workflow as it grows, with all predictors and finer components: dry runs, nothing to do, and the aggregation.
+
+Beside it a bare workflow of as many jobs and files: the same paths, no settings, no logs, no checks. Both are
+"finished" by `pretend`. The aggregation stands beside reading the same files with pyarrow.
+"""
 
 import json
 import os
+import re
 import sys
 import tempfile
-import time
 from pathlib import Path
 from unittest import mock
 
 import synthetic_study
+import yaml
 
-from benchmarks.harness import at_most, stated
+from benchmarks import ROOT
+from benchmarks.harness import at_most, ratios, stated
+from vit_plasticity.study import config as studies
+from vit_plasticity.study import grid
 
-ROOT = Path(__file__).parents[1]
-CELLS = (1_000, 3_000, 10_000)
+CELLS = (500, 5_000)
 GRID = {
+    "models": ["vit_mini"],
     "datasets": ["digits", "digits_c_contrast_5", "digits_c_gaussian_noise_5", "digits_c_motion_blur_5"],
-    "components": ["mha", "fc1", "fc2", "ln2", "ln1"],
+    "components": ["mha", "fc1", "fc2", "ln2", "ln1", "qkv", "bias", "mha@0-1", "mha+fc1", "lora4:mha"],
 }
-AGGREGATED = {"models": ["a", "b"], "datasets": [f"d{i}" for i in range(20)], "components": GRID["components"]}
+AGGREGATED = {"models": ["a", "b"], "datasets": [f"d{i}" for i in range(20)], "components": GRID["components"][:5]}
+BARE = """
+wildcard_constraints:
+    model="[^/]+", dataset="[^/]+", component="[^/]+", predictor="[^/]+", seed="[0-9]+",
+
+rule all:
+    input: {done!r}
+
+rule correlate:
+    input: open({files!r}).read().split()
+    output: {done!r}
+
+rule resource:
+    output: "resources/{{kind}}/{{name}}"
+
+rule finetune:
+    input: "resources/models/{{model}}", "resources/datasets/{{dataset}}"
+    output: {finetune!r}, {history!r}, {trained!r}
+
+rule probe:
+    input: "resources/models/{{model}}", "resources/datasets/{{dataset}}"
+    output: {probe!r}
+
+rule plasticity:
+    input: "resources/models/{{model}}", expand("resources/datasets/{{name}}", name={datasets!r})
+    output: expand({plasticity!r}, dataset={datasets!r}, allow_missing=True)
+
+rule measure:
+    input: "resources/models/{{model}}", "resources/datasets/{{dataset}}"
+    output: expand({measure!r}, predictor={predictors!r}, allow_missing=True)
+"""
+READ_ALL = """
+import pathlib, sys
+import pyarrow.parquet
+for file in pathlib.Path(sys.argv[1]).rglob("*.parquet"):
+    pyarrow.parquet.read_table(file, partitioning=None)
+"""
 
 
 def measure():
@@ -39,64 +83,100 @@ def parsing(folder, repetitions=3):
 
 
 def dry_runs(folder):
-    results, seconds = [], {}
+    """Ours and the bare workflow in turn: CPU seconds of a dry run before anything is made, and after all is."""
+    results, seconds, megabytes, counts = [], {}, [], {}
     for cells in CELLS:
-        config = folder / f"{cells}.json"
-        seeds = cells // len(GRID["datasets"]) // len(GRID["components"])
-        study = {"study": f"cells{cells}", "seeds": list(range(seeds)), "evaluate_on": {}}
-        config.write_text(json.dumps(GRID | study))
-        for what, prepare in (("dry run", None), ("nothing to do", pretend_finished)):
-            if prepare:
-                prepare(folder, config)
-            cpu, megabytes = snakemake(folder, "--dry-run", "--quiet", "all", "--configfile", config)
-            seconds[cells, what] = cpu
-            results.append(stated(f"{cells:,} cells, {what}, CPU time", [cpu], "s"))
-            results.append(stated(f"{cells:,} cells, {what}, peak memory", [megabytes], "MB"))
-    for what in ("dry run", "nothing to do"):
-        growth = seconds[CELLS[-1], what] / seconds[CELLS[0], what]
-        results.append(at_most(f"{what.capitalize()}: 10,000 cells over 1,000", 12, [growth], "×"))
-    worst = max(seconds.values())
-    results.append(at_most("10,000 cells, dry run or nothing to do, CPU time", 60, [worst], unit="s"))
-    memory = max(r.value for r in results if r.unit == "MB")
-    results.append(at_most("10,000 cells, peak memory", 1500, [memory], unit="MB"))
+        both = {"ours": our_study(folder, cells), "bare": bare_study(folder, cells)}
+        for state in ("dry run", "nothing to do"):
+            for name, arguments in both.items():
+                cpu, peak, _ = snakemake(folder, "--dry-run", "--quiet", "all", **arguments)
+                seconds[cells, state, name] = [cpu]
+                what = f"{cells:,} cells, {state}{', bare' * (name == 'bare')}"
+                results += [stated(f"{what}, CPU time", [cpu], "s"), stated(f"{what}, peak memory", [peak], "MB")]
+                megabytes += [peak] * (name == "ours")
+                if state == "dry run":
+                    counts[cells, name] = pretend_finished(folder, **arguments)
+    most = CELLS[-1]
+    note = "; ".join("{} {:,} jobs, {:,} files".format(name, *counts[most, name]) for name in both)
+    for state in ("dry run", "nothing to do"):
+        pair = {name: seconds[most, state, name] for name in both}
+        what = f"{state.capitalize()} of {most:,} cells, over a bare workflow"
+        results.append(at_most(what, 1.3, ratios(pair, "ours", "bare"), "×", note=note))
+        growth = {cells: seconds[cells, state, "ours"] for cells in CELLS}
+        results.append(at_most(f"{state.capitalize()}: ten times the cells", 12, ratios(growth, most, CELLS[0]), "×"))
+    results.append(at_most(f"{most:,} cells, peak memory", 1500, [max(megabytes)], unit="MB"))
     return results
 
 
-def pretend_finished(folder, config):
-    """Make all outputs of a study, empty, and Snakemake's records of them."""
-    snakemake(folder, "--cores", "1", "--quiet", "all", "--configfile", config, program=["-m", "benchmarks.pretend"])
+def our_study(folder, cells):
+    """Arguments of `snakemake` for a study of so many cells, with the predictors of the default study."""
+    config = folder / f"{cells}.json"
+    config.write_text(json.dumps(study_of(cells)))
+    return {"file": ROOT / "Snakefile", "configfile": config}
 
 
-def snakemake(folder, *arguments, file=ROOT / "Snakefile", program=("-m", "snakemake")):
-    """Run Snakemake in `folder`; its CPU seconds and peak memory in MB. Raises RuntimeError where it fails."""
-    command = [sys.executable, *program, "--snakefile", file, "--directory", folder, *arguments]
-    log = folder / "snakemake.log"
+def bare_study(folder, cells):
+    """The same for a workflow of as many jobs and files, and nothing else."""
+    study = studies.grid(studies.resolve(study_of(cells)))
+    paths = {stage: f"bare{cells}/{path}" for stage, path in grid.PATHS.items()}
+    files = folder / f"bare{cells}.txt"
+    files.write_text("\n".join(f"bare{cells}/{path}" for some in grid.files(study).values() for path in some))
+    lists = {name: study[name] for name in ("predictors", "datasets")}
+    file = folder / f"bare{cells}.smk"
+    file.write_text(BARE.format(**paths, **lists, done=f"bare{cells}/tables", files=str(files)))
+    return {"file": file}
+
+
+def study_of(cells):
+    seeds = list(range(cells // len(GRID["datasets"]) // len(GRID["components"])))
+    given = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
+    return given | GRID | {"study": f"cells{cells}", "seeds": seeds, "evaluate_on": []}
+
+
+def pretend_finished(folder, **arguments):
+    """Make all outputs of a workflow, empty, and Snakemake's records of them: (jobs, files)."""
+    output = snakemake(folder, "--cores", "1", "--quiet", "all", program=["-m", "benchmarks.pretend"], **arguments)[2]
+    return tuple(map(int, re.search(r"pretended (\d+) jobs, (\d+) files", output).groups()))
+
+
+def snakemake(folder, *arguments, file=ROOT / "Snakefile", configfile=None, program=("-m", "snakemake")):
+    """Run Snakemake in `folder`; its CPU seconds, peak memory in MB, and what it wrote. RuntimeError where it fails."""
+    command = [*program, "--snakefile", file, "--directory", folder, *arguments]
+    command += ["--configfile", configfile] if configfile else []
+    return run(folder, command)
+
+
+def run(folder, command):
+    """Run a command of Python's; its CPU seconds, peak memory in MB, and what it wrote. RuntimeError where it fails."""
+    log = folder / "run.log"
     with log.open("w") as out:
         actions = [(os.POSIX_SPAWN_DUP2, out.fileno(), 1), (os.POSIX_SPAWN_DUP2, out.fileno(), 2)]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        pid = os.posix_spawn(sys.executable, [str(c) for c in command], environment, file_actions=actions)
+        pid = os.posix_spawn(sys.executable, [sys.executable, *map(str, command)], os.environ, file_actions=actions)
         _, status, usage = os.wait4(pid, 0)
     if status:
         raise RuntimeError(f"{' '.join(map(str, command))} failed:\n{log.read_text()[-2000:]}")
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, log.read_text()
 
 
-def aggregation(folder, cells=10_000):
-    """Seconds in which `correlate` reads and joins a made-up study."""
+def aggregation(folder, cells=3_000):
+    """CPU seconds in which `correlate` reads and joins a made-up study, over those of reading its files with pyarrow,
+    each in a process of its own."""
     seeds = cells // len(AGGREGATED["models"]) // len(AGGREGATED["datasets"]) // len(AGGREGATED["components"])
     study = folder / "study"
     with mock.patch("os.fsync"):  # files that need not survive a power cut
         synthetic_study.write_study(study, **AGGREGATED, seeds=list(range(seeds)), steps=50, every=10)
-    command = ["-m", "vit_plasticity.correlate", "--results", str(study), "--study", "synthetic"]
-    started = time.perf_counter()
-    status = os.spawnv(os.P_WAIT, sys.executable, [sys.executable, *command, "--output", str(folder / "tables")])
-    if status:
-        raise RuntimeError(f"correlate failed with status {status}")
+    commands = {
+        "correlate": ["-m", "vit_plasticity.correlate", "--results", study, "--study", "synthetic"],
+        "pyarrow": ["-c", READ_ALL, study],
+    }
+    commands["correlate"] += ["--output", folder / "tables"]
+    seconds, megabytes = {}, {}
+    for name, command in commands.items():
+        cpu, megabytes[name], _ = run(folder, command)
+        seconds[name] = [cpu]
+    note = ", ".join(f"{values[0]:.1f} s {name}" for name, values in seconds.items())
+    what = f"Aggregation of {cells:,} cells, {3 * cells:,} runs, {150 * cells:,} steps"
     return [
-        at_most(
-            f"Aggregation of {cells:,} cells, 30,000 runs, 1.5 million steps",
-            30,
-            [time.perf_counter() - started],
-            unit="s",
-        )
+        at_most(f"{what}, over reading with pyarrow", 3, ratios(seconds, "correlate", "pyarrow"), "×", note=note),
+        at_most(f"{what}, peak memory", 1500, [megabytes["correlate"]], "MB"),
     ]

@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from benchmarks import plain
+from benchmarks import ROOT, plain
 from benchmarks.harness import at_least, at_most, gpu, interleaved, not_measured, ratios, stated
 from vit_plasticity import vit
 from vit_plasticity.data import batches
@@ -22,7 +22,6 @@ from vit_plasticity.study.config import settings
 from vit_plasticity.training import step as training
 
 BATCH = 64
-ROOT = Path(__file__).parents[1]
 
 
 def measure():

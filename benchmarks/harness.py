@@ -47,18 +47,48 @@ def _compared(what, goal, values, unit, note, meets):
     return Result(what, median, min(values), max(values), unit, goal, meets(median), note)
 
 
-def interleaved(repetitions, functions, device=None, warm_up=1):
-    """Wall seconds of each of `functions` (name → callable), one repetition of all after the other: name → list."""
+def interleaved(repetitions, functions, device=None, warm_up=1, threads=None):
+    """Seconds of each of `functions` (name → callable), one repetition of all after the other: name → list.
+
+    With one thread they are CPU seconds, which other work on the machine does not lengthen; else wall seconds.
+    """
+    clock = time.process_time if threads == 1 else time.perf_counter
     seconds = {name: [] for name in functions}
     for repetition in range(-warm_up, repetitions):
         for name, function in functions.items():
             _wait(device)
-            started = time.perf_counter()
+            started = clock()
             function()
             _wait(device)
             if repetition >= 0:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append(clock() - started)
     return seconds
+
+
+PRODUCTS, PRODUCT_SIDE = 4, 2048
+
+
+def matrix_product(device="cpu"):
+    """A callable that computes PRODUCTS float32 products of square matrices, by the faster of the kernels there are.
+
+    It is what the machine can do at most, and to be measured beside what is compared with it.
+    """
+    import torch
+
+    from vit_plasticity.vit.kernels import linear
+
+    a, b = torch.randn(2, PRODUCT_SIDE, PRODUCT_SIDE, device=device)
+    functions = [lambda: linear(a, b), lambda: torch.nn.functional.linear(a, b)]
+    seconds = interleaved(3, dict(enumerate(functions)), torch.device(device))
+    faster = functions[min(seconds, key=lambda index: min(seconds[index]))]
+    return lambda: [faster() for _ in range(PRODUCTS)]
+
+
+def share_of_peak(operations, seconds, seconds_of_products):
+    """Per cent of the rate of `matrix_product` that so many operations reached, repetition by repetition; its best
+    repetition is the peak."""
+    peak = PRODUCTS * 2 * PRODUCT_SIDE**3 / min(seconds_of_products)
+    return [100 * operations / s / peak for s in seconds]
 
 
 def ratios(seconds, baseline, ours):

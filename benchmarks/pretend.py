@@ -14,6 +14,8 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 def finish_all(scheduler):
     """In place of running the jobs. In the order of the DAG, so that outputs are younger than inputs."""
     dag = scheduler.workflow.dag
+    jobs = [job for job in dag.jobs if job.output]
+    print(f"pretended {len(jobs)} jobs, {sum(len(job.output) for job in jobs)} files", flush=True)
     for level in dag.toposorted():
         for job in level:
             for output in map(Path, job.output):
