@@ -6,7 +6,9 @@ import re
 import subprocess
 from contextlib import suppress
 
+import numpy as np
 import pytest
+from PIL import Image
 from processes import SMOKE, command, snakemake, write_config
 
 from snakemake_logger_plugin_vit_plasticity import view
@@ -27,6 +29,71 @@ def on_a_terminal(folder, *arguments, **options):
             written += piece
     os.close(ours)
     return process.wait(), written.decode()
+
+
+def screen(written):
+    """The lines that a terminal shows of what was written, as far as lines go up, are erased, or are broken."""
+    lines, row = [""], 0
+    for piece in re.split(r"(\x1b\[\d*[FJm]|\r?\n)", written):
+        if piece.endswith("\n"):
+            row += 1
+            lines += [""] * (row + 1 - len(lines))
+        elif up := re.fullmatch(r"\x1b\[(\d+)F", piece):
+            row -= int(up[1])
+            assert row >= 0
+        elif piece == "\x1b[J":
+            del lines[row:]
+            lines.append("")
+        elif not piece.startswith("\x1b"):
+            lines[row] += piece
+    return lines
+
+
+def images(folder, size=12):
+    """Images of two classes in class folders, with a file that is none."""
+    random = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+        for i in range(10):
+            pixels = random.integers(256, size=(size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+    (folder / "cat" / ".hidden").write_text("a file that is no image")
+    (folder / "dog" / "readme.txt").write_text("another")
+    return folder
+
+
+@pytest.fixture
+def noted(tmp_path):
+    """A study of which there are two things to know: small images, and files that are left out."""
+    mine = {"imagefolder": str(images(tmp_path / "mine")), "short_side": 8}
+    over = {"datasets": ["mine"], "evaluate_on": [], "catalog": {"datasets": {"mine": mine}}}
+    return [SMOKE, write_config(tmp_path / "mine.yaml", over)]
+
+
+ABOUT_SIZE = "note: vit_smoke takes images of 32 pixels, but those of mine are stored with a shorter side of at most 8"
+ABOUT_FILES = "note: dataset mine: left out of"
+
+
+def test_notes_are_seen_in_a_dry_run(noted, tmp_path):
+    status, written = on_a_terminal(tmp_path / "work", "-n", config=noted)
+    assert status == 0, written
+    assert sum(ABOUT_SIZE in line for line in screen(written)) == 1
+
+
+def test_notes_of_the_study_and_of_its_jobs_stay_on_the_terminal(noted, tmp_path):
+    """A job writes them while the live lines are there, which must not be erased with them."""
+    targets = ("resources/datasets/mine", "resources/datasets/digits")
+    status, written = on_a_terminal(tmp_path / "work", *targets, config=noted)
+    assert status == 0, written
+    shown = screen(written)
+    assert [sum(words in line for line in shown) for words in (ABOUT_SIZE, ABOUT_FILES)] == [1, 1], shown
+    assert not any("jobs done after" in line for line in shown), shown
+
+
+def test_an_error_before_any_job_is_seen_and_ends_the_run(tmp_path):
+    status, written = on_a_terminal(tmp_path, "--config", "zzz=1")
+    assert status == 1
+    assert sum("zzz: unknown key" in line for line in screen(written)) == 1
 
 
 def test_a_terminal_shows_a_few_live_lines_and_no_talk_of_the_scheduler(tmp_path):
