@@ -24,6 +24,7 @@ include: "workflow/rules/plasticity.smk"
 include: "workflow/rules/probe.smk"
 include: "workflow/rules/finetune.smk"
 include: "workflow/rules/analysis.smk"
+include: "workflow/rules/optional.smk"
 
 
 rule all:

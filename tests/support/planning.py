@@ -33,8 +33,9 @@ class _Jobs(logging.Handler):
             self.jobs.append(Job(record.rule_name, "/".join(map(str, (record.wildcards or {}).values()))))
 
 
-def plan(directory, config=SMOKE, checkout=ROOT):
-    """The jobs that Snakemake would run in the folder `directory`, as a list of `Job`; `config`: a file or a dict.
+def plan(directory, config=SMOKE, checkout=ROOT, targets=()):
+    """The jobs that Snakemake would run in the folder `directory`, as a list of `Job`; `config`: a file or a dict;
+    `targets`: rules or files, by default all of the study.
 
     Raises what Snakemake raises. Leaves this process's folder, environment and search path as they were.
     """
@@ -52,7 +53,7 @@ def plan(directory, config=SMOKE, checkout=ROOT):
                 workdir=directory,
             )
             logger.addHandler(handler)
-            workflow.dag(DAGSettings()).execute_workflow(pseudo_executor="dryrun")
+            workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(pseudo_executor="dryrun")
     finally:
         logger.removeHandler(handler)
         os.chdir(here)

@@ -9,7 +9,7 @@ from processes import ROOT
 
 PACKAGE = ROOT / "src" / "vit_plasticity"
 PROGRAMS = {"fetch", "pretrain", "plasticity", "measure", "probe", "finetune", "evaluate", "correlate", "plots"}
-PROGRAMS |= {"status", "recommend", "warm"}
+PROGRAMS |= {"status", "recommend", "warm", "taps", "landscape"}
 ARROWS = {
     "runtime": set(),
     "data": {"runtime"},

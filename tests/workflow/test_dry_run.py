@@ -117,6 +117,9 @@ STUDIES = {
 """Study → rule → number of jobs in an empty folder, as products of what the study lists."""
 
 
+OTHER_CELL = "results/smoke/loss_landscape/vit_smoke/digits_c_contrast_5/ln1/seed=1.parquet"
+
+
 def study_file(name):
     return ROOT / name if name == "config.yaml" else ROOT / "workflow" / "studies" / name
 
@@ -130,6 +133,18 @@ def test_jobs_of_a_study(name, tmp_path):
     jobs = plan(tmp_path / "study", study_file(name))
     assert collections.Counter(job.rule for job in jobs) == STUDIES[name]
     assert len(set(jobs)) == len(jobs)
+
+
+def test_optional_figures_are_made_when_they_are_asked_for(tmp_path):
+    """Probes of every model and dataset; the landscape of the components, for the first model, dataset and seed."""
+    jobs = plan(tmp_path / "study", SMOKE, targets=["probes_by_block", "loss_landscape"])
+    cells = {"fetch_dataset": 3, "pretrain": 1, "finetune": 2 * 2 * 2}
+    figures = {"taps": 2, "landscape": 2, "probes_by_block": 1, "loss_landscape": 1}
+    assert collections.Counter(job.rule for job in jobs) == cells | figures
+    trained_again = {job.wildcards for job in jobs if job.rule == "landscape"}
+    assert trained_again == {f"vit_smoke/digits/{component}/0" for component in ("mha", "ln1")}
+    (one,) = (job for job in plan(tmp_path / "one", SMOKE, targets=[OTHER_CELL]) if job.rule == "landscape")
+    assert one.wildcards == "vit_smoke/digits_c_contrast_5/ln1/1"
 
 
 def test_parsing_imports_nothing_heavy(tmp_path):

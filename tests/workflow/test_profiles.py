@@ -13,6 +13,7 @@ def planned(tmp_path_factory):
     config = smoke_config(components=["mha", "ln1", "auto:random:1"])
     environment = os.environ | {"CUDA_VISIBLE_DEVICES": "0,1"}
     options = ("--dry-run", "--printshellcmds", "--profile", str(ROOT / "profiles/local-gpu"), "--cores", "4")
+    options += ("all", "probes_by_block", "loss_landscape")
     said = snakemake(tmp_path_factory.mktemp("planned"), *options, config=config, env=environment).stdout
     blocks = re.split(r"^(?:local)?rule (\w+):$", said, flags=re.MULTILINE)[1:]
     return dict(zip(blocks[::2], blocks[1::2], strict=True))
@@ -35,4 +36,6 @@ def test_all_work_of_a_study_is_planned(planned):
         "pretrain",
         "correlate",
         "plots",
+        "taps",
+        "landscape",
     } <= planned.keys()

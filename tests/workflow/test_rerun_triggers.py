@@ -28,6 +28,7 @@ AFTER = {
     "measure": {"measure": 2} | ANALYSIS,
     "probe": {"probe": 2} | ANALYSIS,
     "finetune": CELLS | ANALYSIS,
+    "landscape": {},  # of an optional figure, which is not asked for
     "analysis": ANALYSIS,
     "catalog.datasets.fractals_smoke": {"fetch_dataset": 1, "pretrain": 1} | ALL_RESULTS,
 }

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from vit_plasticity import correlate, finetune, plasticity, pretrain, probe
+from vit_plasticity import correlate, finetune, landscape, plasticity, pretrain, probe
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
 from vit_plasticity.study.config import settings
@@ -15,6 +15,7 @@ STAGES = {
         finetune,
         ["--model", "m", "--dataset", "d", "--component", "mha", "--seed", "0", "--output", "o"],
     ),
+    "landscape": (landscape, ["--model", "m", "--dataset", "d", "--runs", "r", "--output", "o"]),
     "plasticity": (plasticity, None),
     "pretrain": (pretrain, ["--dataset", "d", "--output", "o"]),
     "probe": (probe, ["--model", "m", "--dataset", "d", "--output", "o"]),
@@ -90,7 +91,10 @@ def test_wrong_settings_are_refused_by_the_workflow_in_the_same_words(name):
     assert words in str(error.value)
 
 
-@pytest.mark.parametrize(("section", "text"), [("analysis", '{"confidence": 1.5}'), ("pretrain", '{"steps": 50}')])
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [("analysis", '{"confidence": 1.5}'), ("pretrain", '{"steps": 50}'), ("landscape", '{"grid_points": 4}')],
+)
 def test_other_stages_refuse_too(section, text):
     stage, arguments = STAGES[section]
     with pytest.raises(InputError, match="--params cannot be used"):

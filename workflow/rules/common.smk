@@ -63,7 +63,7 @@ FETCHED = [name for name in config["catalog"]["models"] if name not in PRETRAINE
 SMALL = not any({"timm", "local", "random"} & entry.keys() for entry in config["catalog"]["models"].values())
 GRID = studies.grid(config)
 FILES = grid.files(GRID)
-PATHS = {stage: f"<results>/{path}" for stage, path in grid.PATHS.items()}
+PATHS = {stage: f"<results>/{path}" for stage, path in (grid.PATHS | grid.OPTIONAL_PATHS).items()}
 
 
 def study_files(paths):
@@ -85,6 +85,21 @@ def measurements_and_cells():
     """Every file of the stages that measure, and of every cell. Snakemake looks no further than what is asked for, so they
     are asked for one by one."""
     return [f"<results>/{path}" for paths in FILES.values() for path in paths]
+
+
+def drawn_from(figure):
+    """The files that an optional figure is drawn from."""
+    return [f"<results>/{path}" for path in grid.drawn_from(figure, GRID)]
+
+
+def cells_of(stage):
+    """The files of a stage of all cells of one model and dataset, whose wildcards stay."""
+    return collect(
+        PATHS[stage],
+        component=config["components"],
+        seed=config["seeds"],
+        allow_missing=True,
+    )
 
 
 def settings(stage):
@@ -114,7 +129,7 @@ def candidates(wildcards):
 
 def predicted(wildcards):
     return [
-        f"<results>/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
+        f"{RESULTS}/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
     ]
 
 

@@ -23,9 +23,13 @@ class Column(NamedTuple):
 COLUMNS = {
     "model": Column("text", "Model", "the model's name in the study"),
     "dataset": Column("text", "Dataset", "the dataset's name in the study"),
-    "component": Column("text", "Component", "what was trained or measured; where a rule's choices tie, all of them"),
+    "component": Column(
+        "text",
+        "Component",
+        "what was trained or measured; where a rule's choices tie, all of them; null for the pretrained model",
+    ),
     "seed": Column("whole", "Seed", "seed of batches, augmentation and the new head"),
-    "block": Column("whole", "Block", "block of the model, from 0; null for the component as a whole"),
+    "block": Column("whole", "Block", "block of the model, from 0; null for a component as a whole, and the embedding"),
     "pair": Column("whole", "Pair", "number of the pair of images, from 0"),
     "source_image": Column("whole", "Source image", "position of the pair's image in the source's test split"),
     "target_image": Column("whole", "Target image", "position of the pair's image in the dataset's test split"),
@@ -73,8 +77,8 @@ COLUMNS = {
     ),
     "git_commit": Column("text", "Commit", "commit of the code that trained; null outside a checkout"),
     "device": Column("text", "Device", "what computed"),
-    "step": Column("whole", "Step", "optimiser step, from 1"),
-    "loss": Column("number", "Loss", "training loss of the step"),
+    "step": Column("whole", "Step", "optimiser step, from 1; of a path, 0 is its start"),
+    "loss": Column("number", "Loss", "training loss of the step; of a point of a landscape, mean over its images"),
     "gradient_norm": Column("number", "Gradient norm", "norm of the gradient before clipping"),
     "component_gradient_norm": Column(
         "number", "Its gradient norm", "that of the component alone, without the head and the final norm"
@@ -82,6 +86,20 @@ COLUMNS = {
     "step_lr": Column("number", "Step's rate", "learning rate of this step"),
     "val_loss": Column("number", "Val. loss", "validation loss; null at steps without an evaluation"),
     "evaluated_on": Column("text", "Evaluated on", "dataset on whose test split the cell's chosen run was evaluated"),
+    "tap": Column(
+        "text", "Tap", "where features are taken: embed, or the residual stream after the block's mha or ffn was added"
+    ),
+    "part": Column("text", "Part", "of a landscape: a point of the grid or of the path"),
+    "x": Column("number", "x", "along the first direction of the path, from its end; of a path, its projection"),
+    "y": Column("number", "y", "along the second direction of the path, from its end; of a path, its projection"),
+    "distance": Column("number", "Distance", "of a point of the path from the plane of the grid, null for the grid"),
+    "share_x": Column("share", "Share of x", "of the squared distances of the path from its end, what x accounts for"),
+    "share_y": Column("share", "Share of y", "of the squared distances of the path from its end, what y accounts for"),
+    "end_error": Column(
+        "number",
+        "Error of the end",
+        "distance of the path's end from the cell's tensors, over its start's; 0: equal",
+    ),
     "plasticity": Column("number", "Plasticity", "mean rate of change over blocks and pairs"),
     "plasticity_ci_low": Column("number", "Plasticity from", "lower end of the interval of plasticity, over images"),
     "plasticity_ci_high": Column("number", "Plasticity to", "upper end of the interval of plasticity, over images"),

@@ -32,13 +32,15 @@ COLUMNS = {
     "regret": "rule scope model dataset component test_accuracy regret regret_max n n_diverged ci_low ci_high",
     "tests": "model outcome component_a component_b n_datasets mean_difference t_statistic t_p_value t_p_value_holm "
     "wilcoxon_statistic wilcoxon_p_value wilcoxon_p_value_holm",
+    "probes_by_block": f"{_CELL} tap block accuracy converged n_iter n_train n_test n_features",
+    "loss_landscape": f"{_CELL} lr part step x y loss distance share_x share_y end_error n",
 }
 """Table → its columns, in order."""
 
 OPTIONAL = ("resolved",)
 """Columns that jobs write only where they have something to say."""
 
-INPUTS = ("rates",)
+INPUTS = ("rates", "probes_by_block", "loss_landscape")
 """Those that only jobs write; the others are tables of a study."""
 
 UNIQUE = {
@@ -73,7 +75,7 @@ def conform(table, name):
     wanted = schema(name)
     if table is None:
         return wanted.empty_table()
-    for column in ({*OPTIONAL} & {*wanted.names}) - {*table.column_names}:
+    for column in {*OPTIONAL} & {*wanted.names} - {*table.column_names}:
         table = table.append_column(wanted.field(column), pa.nulls(len(table), wanted.field(column).type))
     missing = [column for column in wanted.names if column not in table.column_names]
     if missing:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from vit_plasticity.analysis import schemas, tables
-from vit_plasticity.figures import dynamics, finetuning, judgement, predictors
+from vit_plasticity.analysis import schemas, sources, tables
+from vit_plasticity.figures import dynamics, finetuning, judgement, landscape, predictors, taps
 from vit_plasticity.figures.data import Study
 from vit_plasticity.runtime import cli
 
@@ -35,6 +35,26 @@ OF_ONE = {
     "vs_accuracy": judgement.against_accuracy,
 }
 """What --predictor draws: end of the file's name → function (Study, styles, name of the predictor) → figure."""
+
+
+OPTIONAL = {"probes_by_block": taps.by_block, "loss_landscape": landscape.draw}
+"""Figure of `grid.OPTIONAL_FIGURES` → function (rows of the table of that name, styles) → matplotlib figure."""
+
+_STAGES = {"probes_by_block": "taps", "loss_landscape": "landscape"}
+
+
+def read_files(name, paths):
+    """The rows of the tables that an optional figure is drawn from.
+
+    Raises InputError for those of another stage, and for those that do not go together.
+    """
+    table, abouts = tables.read_many(paths)
+    for path, about in zip(paths, abouts, strict=True):
+        if about["stage"] != _STAGES[name]:
+            raise cli.InputError(f"{path} was written by stage {about['stage']!r}; {name} needs {_STAGES[name]!r}")
+    sources.refuse_mixed(_STAGES[name], paths, abouts)
+    sources.refuse_other_inputs(paths, abouts)
+    return schemas.conform(table, name).to_pandas()
 
 
 def read(folder):

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from vit_plasticity.runtime import source
 
-STAGES = ("evaluate", "finetune", "measure", "plasticity", "pretrain", "probe")
+STAGES = ("evaluate", "finetune", "landscape", "measure", "plasticity", "pretrain", "probe", "taps")
 """The stages that a worker runs: those that import torch."""
 
 

@@ -19,6 +19,12 @@ PATHS = {
 }
 """Stage, or what a cell writes → its files below a study's folder."""
 
+OPTIONAL_PATHS = {
+    "taps": "probes_by_block/{model}/{dataset}.parquet",
+    "landscape": f"loss_landscape/{CELL}.parquet",
+}
+"""As `PATHS`, of stages that run when a figure of theirs is asked for; the analysis reads none of them."""
+
 RUN_FILES = {name: PATHS[name].rpartition("/")[2] for name in ("finetune", "history", "trained")}
 """What a cell writes into its folder: key of `PATHS` → name of the file."""
 
@@ -70,8 +76,11 @@ FIGURES = {
 }
 """The figures of a study → their category in the report."""
 
+OPTIONAL_FIGURES = {"probes_by_block": "Fine-tuning", "loss_landscape": "Fine-tuning"}
+"""The figures that are made when they are asked for by name → their category in the report."""
+
 REPORTED = {"tables/answer.html": "Answer"} | {f"tables/{name}.html": "Tables" for name in PAGES}
-REPORTED |= {f"figures/{name}.png": category for name, category in FIGURES.items()}
+REPORTED |= {f"figures/{name}.png": category for name, category in (FIGURES | OPTIONAL_FIGURES).items()}
 """Files below a study's folder that its report shows → their category."""
 
 _KINDS = {
@@ -88,9 +97,22 @@ def tables():
     ]
 
 
-def figures():
-    """The files that `plots` writes, below a study's folder."""
-    return [f"figures/{name}.{kind}" for name in FIGURES for kind in ("png", "pdf")]
+def figures(names=FIGURES):
+    """The files that `plots` writes for some figures, below a study's folder."""
+    return [f"figures/{name}.{kind}" for name in names for kind in ("png", "pdf")]
+
+
+def drawn_from(figure, grid):
+    """The files, below a study's folder, that one of OPTIONAL_FIGURES is drawn from. grid: as for `files`.
+
+    Probes by block are those of all cells; the loss landscape, for which runs are trained again, is that of each
+    component for the first model, dataset and seed.
+    """
+    if figure == "probes_by_block":
+        places = itertools.product(grid["models"], grid["datasets"])
+        return [OPTIONAL_PATHS["taps"].format(model=model, dataset=dataset) for model, dataset in places]
+    first = {"model": grid["models"][0], "dataset": grid["datasets"][0], "seed": grid["seeds"][0]}
+    return [OPTIONAL_PATHS["landscape"].format(component=component, **first) for component in grid["components"]]
 
 
 def cells(grid):

@@ -14,15 +14,12 @@ def evaluate(model_folder, trained, datasets, device):
     classes its run was trained; in that precision it is evaluated. lr and accuracy are null where all runs diverged.
     Raises InputError, before any image is read, for a damaged file and for a dataset of other classes.
     """
-    try:
-        tensors, run = checkpoints.read(trained)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{trained} cannot be used ({error}); delete it, and fine-tune the cell again") from error
+    tensors, run = read(trained)
     for dataset in datasets if run else ():
         _check_classes(dataset, run["classes"])
     if run:
-        model = restore(vit.load(model_folder), dict(tensors), len(run["classes"]))
-        preprocessing = vit.preprocessing(vit.prepare(model.to(device)))
+        model = rebuild(model_folder, tensors, run, device)
+        preprocessing = vit.preprocessing(model)
     rows = []
     for dataset in datasets:
         split, row = dataset.split("test"), {"evaluated_on": dataset.name, "lr": run.get("lr"), "accuracy": None}
@@ -31,6 +28,24 @@ def evaluate(model_folder, trained, datasets, device):
             row["accuracy"] = found[1]
         rows.append(row | {"n_test": len(split.labels)})
     return rows
+
+
+def read(trained):
+    """(tensors, run) of a `trained.safetensors`: a dict by name, and a dict of its run's lr, precision and classes.
+
+    Both are empty where all runs diverged. Raises InputError for a damaged file.
+    """
+    try:
+        tensors, run = checkpoints.read(trained)
+        return dict(tensors), run
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{trained} cannot be used ({error}); delete it, and fine-tune the cell again") from error
+
+
+def rebuild(model_folder, tensors, run, device):
+    """The fine-tuned model on a device, from its pretrained one and what `read` returned."""
+    model = restore(vit.load(model_folder), tensors, len(run["classes"]))
+    return vit.prepare(model.to(device))
 
 
 def restore(model, trained, n_classes):

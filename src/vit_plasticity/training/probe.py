@@ -1,4 +1,4 @@
-"""Linear probe: multinomial logistic regression on the frozen features of a pretrained model.
+"""Linear probes: multinomial logistic regression on frozen features of a model, after its last block or at each tap.
 
 Dimensions: n images, D embedding width.
 """
@@ -30,14 +30,19 @@ def probe(model, dataset, settings):
     Raises InputError for features that are not finite.
     """
     started = time.perf_counter()
-    read = _read_crops if settings.augment else _read
-    x, y = zip(*(read(model, dataset, name, settings) for name in FIT_ON[settings.fit_on]), strict=True)
-    x, y = np.concatenate(x), np.concatenate(y)
-    row = fit(x, y, *_read(model, dataset, "test", settings), settings.max_iter)
-    if not row["converged"]:
-        print(f"the solver did not converge in max_iter {settings.max_iter} iterations; raise it", file=sys.stderr)
-    sizes = {"n_train": len(y), "n_test": len(dataset.split("test").labels), "n_features": x.shape[1]}
-    return row | sizes | {"duration_s": time.perf_counter() - started}
+    (row,) = _probes(
+        model, dataset, settings, lambda images: {None: vit.features(model, images, settings.pool)}
+    ).values()
+    return row | {"duration_s": time.perf_counter() - started}
+
+
+def probe_taps(model, dataset, settings):
+    """A probe at each tap of a model (see `vit.features_by_tap`): rows, as dicts of tap, block and what `probe` gives.
+
+    Holds the features of all taps. Raises InputError as `probe` does.
+    """
+    found = _probes(model, dataset, settings, lambda images: vit.features_by_tap(model, images, settings.pool))
+    return [{"tap": tap, "block": block} | row for (tap, block), row in found.items()]
 
 
 def fit(train, train_labels, test, test_labels, max_iter):
@@ -69,32 +74,61 @@ def frozen_features(model, split, pool, batch_size):
     return torch.cat([vit.features(model, images, pool).float().cpu() for images in found]).numpy()
 
 
-def _read(model, dataset, name, settings):
-    """Features (n, D) and labels (n,) of a split."""
-    split = dataset.split(name)
-    features = frozen_features(model, split, settings.pool, settings.batch_size)
-    return _finite(features, name, dataset), np.asarray(split.labels)
+def _probes(model, dataset, settings, features):
+    """A probe for each kind of features: its name → a row, as a dict. features: images → {name: (B, D)}."""
+    read = _read_crops if settings.augment else _read
+    fitted = [read(model, dataset, name, settings, features) for name in FIT_ON[settings.fit_on]]
+    test, test_labels = _read(model, dataset, "test", settings, features)
+    y, rows = np.concatenate([labels for _, labels in fitted]), {}
+    for name in test:
+        x = np.concatenate([found.pop(name) for found, _ in fitted])
+        sizes = {"n_train": len(y), "n_test": len(test_labels), "n_features": x.shape[1]}
+        rows[name] = fit(x, y, test[name], test_labels, settings.max_iter) | sizes
+    if late := sum(not row["converged"] for row in rows.values()):
+        which = f" of {late} of {len(rows)} probes" if len(rows) > 1 else ""
+        print(
+            f"the solver{which} did not converge in max_iter {settings.max_iter} iterations; raise it", file=sys.stderr
+        )
+    return rows
 
 
 @torch.inference_mode()
-def _read_crops(model, dataset, name, settings):
-    """Features and labels of random crops and flips of a split: one of each image, without the last part of a batch."""
+def _read(model, dataset, name, settings, features):
+    """Features, name → (n, D), and labels (n,) of a split."""
+    split, device = dataset.split(name), next(model.parameters()).device
+    preprocessing = vit.preprocessing(model)
+    found = batches.evaluation(split.images, preprocessing, batch_size=settings.batch_size, device=device)
+    return _joined(map(features, found), name, dataset), np.asarray(split.labels)
+
+
+@torch.inference_mode()
+def _read_crops(model, dataset, name, settings, features):
+    """As `_read`, of random crops and flips of a split: one of each image, without the last part of a batch."""
     split, device = dataset.split(name), next(model.parameters()).device
     size = min(settings.batch_size, len(split))
     batch_of = batches.TrainingBatches(
         split, f"{dataset.fingerprint} probe {name}".encode(), vit.preprocessing(model), batch_size=size,
         crop_scale=CROP_SCALE, flip=True, device=device,
     )  # fmt: skip
-    found = [batch_of(step) for step in range(len(split) // size)]
-    features = torch.cat([vit.features(model, images, settings.pool).float().cpu() for images, _ in found]).numpy()
-    return _finite(features, name, dataset), torch.cat([labels for _, labels in found]).cpu().numpy()
+    labels = []
+
+    def crops():
+        for step in range(len(split) // size):
+            images, of = batch_of(step)
+            labels.append(of.cpu())
+            yield images
+
+    return _joined(map(features, crops()), name, dataset), torch.cat(labels).numpy()
 
 
-def _finite(features, name, dataset):
-    """The features (n, D), or InputError where not all of them are numbers."""
-    if broken := int((~np.isfinite(features)).any(axis=1).sum()):
-        raise InputError(
-            f"{broken} of {len(features)} {name} images of {dataset.name} have features that are not finite; "
-            "the weights of the model are damaged or overflow: fetch the model again, or choose another one"
-        )
-    return features
+def _joined(parts, name, dataset):
+    """Features of batches, {name: (B, D)} each, as arrays (n, D), or InputError where not all of them are numbers."""
+    parts = [{tap: values.float().cpu() for tap, values in part.items()} for part in parts]
+    joined = {tap: torch.cat([part[tap] for part in parts]).numpy() for tap in parts[0]}
+    for features in joined.values():
+        if broken := int((~np.isfinite(features)).any(axis=1).sum()):
+            raise InputError(
+                f"{broken} of {len(features)} {name} images of {dataset.name} have features that are not finite; "
+                "the weights of the model are damaged or overflow: fetch the model again, or choose another one"
+            )
+    return joined

@@ -8,7 +8,7 @@ import importlib
 
 _HOMES = {
     "folder": ("load", "save", "fingerprint", "write_provenance", "WEIGHTS", "CONFIG", "PROVENANCE"),
-    "model": ("prepare", "compile_blocks", "new_head", "train_only", "embed", "logits", "features"),
+    "model": ("prepare", "compile_blocks", "new_head", "train_only", "embed", "logits", "features", "features_by_tap"),
     "fresh": ("new_model",),
     "preprocess": ("preprocessing", "Preprocessing"),
     "families": ("family",),

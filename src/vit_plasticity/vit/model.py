@@ -78,8 +78,36 @@ def features(model, images, pool):
 
     pool: "mean" (over all tokens) or "class". Raises InputError for "class" where the model has no class token.
     """
-    kind = family(model)
+    kind, pooled = family(model), _pooling(model, pool)
+    return pooled(kind.after_blocks(model, kind.embed(model, images)))
+
+
+def features_by_tap(model, images, pool):
+    """Images (B, 3, S, S) → (tap, block) → tokens there, pooled to (B, D) as by `features`, in the order of the taps.
+
+    Taps: ("embed", None), what enters the first block; ("mha", i) and ("ffn", i), the residual stream after the
+    attention and after the feed-forward branch of block i was added. The last one is what `features` gives.
+    """
+    kind, pooled, found = family(model), _pooling(model, pool), {}
+
+    def read(tap, block):
+        return lambda module, received: found.__setitem__((tap, block), pooled(received[0]))
+
+    handles = []
+    for i, block in enumerate(kind.blocks(model)):
+        entered = ("ffn", i - 1) if i else ("embed", None)
+        handles.append(kind.part(block, "ln1").register_forward_pre_hook(read(*entered)))
+        handles.append(kind.part(block, "ln2").register_forward_pre_hook(read("mha", i)))
+    try:
+        tokens = kind.after_blocks(model, kind.embed(model, images))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found | {("ffn", len(kind.blocks(model)) - 1): pooled(tokens)}
+
+
+def _pooling(model, pool):
+    """The function that pools tokens (B, L, D) to (B, D)."""
     if pool == "class" and not getattr(model, "has_class_token", True):
         raise InputError("probe.pool is 'class', and this model has no class token; choose 'mean'")
-    tokens = kind.after_blocks(model, kind.embed(model, images))
-    return tokens[:, 0] if pool == "class" else tokens.mean(dim=1)
+    return (lambda tokens: tokens[:, 0]) if pool == "class" else (lambda tokens: tokens.mean(dim=1))
