@@ -129,7 +129,7 @@ def candidates(wildcards):
 
 def predicted(wildcards):
     return [
-        f"{RESULTS}/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
+        f"<results>/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
     ]
 
 

@@ -10,7 +10,7 @@ def is_adaptive(component):
 
 
 def pairs(rows):
-    """(adaptive component, what it is compared with) of one model: random ones as many, and the best fixed one.
+    """(adaptive component, what it is compared with) of one model: as many drawn ones, and the best fixed one.
 
     rows: of the summary, of what was trained. The best fixed component is the one of the highest mean validation
     accuracy over all datasets of the model, among those that are as many single components of the study and finished on
@@ -39,7 +39,7 @@ def _of_budget(names, count):
 
 
 def _numbers(whole, parts):
-    """In how many disjoint parts, all of them possible numbers, a set can be taken apart."""
+    """Into how many disjoint parts a set can be taken apart: every number that is possible."""
     if not whole:
         return {0}
     one = next(iter(whole))

@@ -75,7 +75,7 @@ def conform(table, name):
     wanted = schema(name)
     if table is None:
         return wanted.empty_table()
-    for column in {*OPTIONAL} & {*wanted.names} - {*table.column_names}:
+    for column in ({*OPTIONAL} & {*wanted.names}) - {*table.column_names}:
         table = table.append_column(wanted.field(column), pa.nulls(len(table), wanted.field(column).type))
     missing = [column for column in wanted.names if column not in table.column_names]
     if missing:
