@@ -30,11 +30,15 @@ def main(argv=None):
     parser.add_argument(
         "--rev", type=int, default=1, help="revision of the numbers, recorded in the tables (default: 1)"
     )
+    parser.add_argument(
+        "--command", default="", metavar="TEXT", help="what makes the study again, told on its front page"
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write the tables into")
     args = parser.parse_args(argv)
     params = settings("analysis", args.params)
     rows, sources = inputs.read(_chosen_files(args), args.study, params.confidence)
     about = {"study": args.study, "rev": args.rev, "settings": params.as_dict(), "sources": sources}
+    about |= {"command": args.command}
     results.write(args.output, results.analyse(rows, params.as_dict()), **about)
     runs = rows["finetune"]
     print(

@@ -43,6 +43,11 @@ def test_everything_is_made(smoke):
     assert len([*results(smoke).glob("finetune/*/*/*/*/runs.parquet")]) == 8
 
 
+def test_the_front_page_says_how_to_make_it_again(smoke):
+    page = (results(smoke) / "tables" / "answer.html").read_text(encoding="utf-8")
+    assert re.search(r"The study: snakemake --cores all --configfile \S+smoke.yaml<", page)
+
+
 def test_nothing_half_written_or_left_over_remains(smoke):
     assert not temporary_files(smoke / "results")
     assert not [f for f in (smoke / "resources").rglob(".*") if not f.name.startswith(".snakemake_timestamp")]

@@ -8,6 +8,8 @@ rule correlate:
     localrule: True
     conda:
         "../../envs/tables.yaml"
+    resources:
+        command=command(),
     params:
         study=config["study"],
         settings=settings("analysis"),
@@ -16,7 +18,8 @@ rule correlate:
         rev=1,
     shell:
         "python -m vit_plasticity.correlate --results {params.results} --grid {params.grid:q} --params {params.settings:q}"
-        " --study {params.study} --rev {params.rev} --output {params.results}/tables > {log} 2>&1"
+        " --study {params.study} --rev {params.rev} --command {resources.command:q} --output {params.results}/tables"
+        " > {log} 2>&1"
 
 
 rule plots:

@@ -167,6 +167,20 @@ def whole_dataset(wildcards):
     return [f"resources/datasets/{entry['of']}"] if "of" in entry else []
 
 
+def command():
+    """What makes this study again from the same folder; nothing where another workflow decides."""
+    if not ALONE:
+        return ""
+    folder, given = Path.cwd(), [Path(file).absolute() for file in workflow.configfiles]
+    given = [file.relative_to(folder) if file.is_relative_to(folder) else file for file in given]
+    words = ["snakemake", "--cores", "all"]
+    words += (
+        [] if given == [BASE / "config.yaml"] or given == [Path("config.yaml")] else ["--configfile", *map(str, given)]
+    )
+    changes = [f"{key}={value}" for key, value in workflow.config_settings.config.items()]
+    return shlex.join([*words, *(["--config", *changes] if changes else [])])
+
+
 DOWNLOADS = download_options()
 STARTED = time.time()
 

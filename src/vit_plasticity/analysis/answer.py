@@ -17,8 +17,11 @@ _QUESTION = (
 )
 
 
-def sections(results, sources, study):
-    """The text of a study: [(heading, [paragraph, …])]. results: name → frame; sources: as of `inputs.read`."""
+def sections(results, sources, study, command=""):
+    """The text of a study: [(heading, [paragraph, …])]. results: name → frame; sources: as of `inputs.read`.
+
+    command: what makes the study again, where it is known.
+    """
     summary, ranking = results["summary"], results["ranking"]
     answer = [_best(summary, results["tests"], model, ranks) for model, ranks in ranking.groupby("model", sort=False)]
     return [
@@ -28,7 +31,7 @@ def sections(results, sources, study):
         ("Could it be known before?", _predictable(results)),
         ("What failed", _failures(results)),
         ("What it cost", _cost(results["finetune"])),
-        ("How to make it again", _again(sources, study)),
+        ("How to make it again", _again(sources, study, command)),
     ]
 
 
@@ -192,13 +195,15 @@ def _cost(runs):
     return [f"Training took {total} in all on {devices}; a run {ends} on average."]
 
 
-def _again(sources, study):
+def _again(sources, study, command):
     commits = {one["git_commit"] for source in sources.values() for one in source["provenance"]} - {None}
     dirty = any(one["git_dirty"] for source in sources.values() for one in source["provenance"])
     words = []
     if commits:
         state = ", with changes that were not committed" if dirty else ""
         words.append(f"Made by commit {', '.join(sorted(f'{c:.10}' for c in commits))}{state}.")
+    if command:
+        words.append(f"The study: {command}")
     words.append(f"The tables anew from what is finished: {_command(study)}")
     return words
 

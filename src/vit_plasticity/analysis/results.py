@@ -37,10 +37,10 @@ def analyse(rows, settings):
     return {name: rows[name] for name in PASSED_ON} | computed | {"predictors": known} | judged
 
 
-def write(folder, results, *, study, rev, settings, sources):
+def write(folder, results, *, study, rev, settings, sources, command=""):
     """Write every table (frame or Arrow table, by name) into `folder` as Parquet, and those of PAGES as HTML.
 
-    sources: stage → where its rows come from, as of `inputs.read`.
+    sources: stage → where its rows come from, as of `inputs.read`. command: what makes the study again, for its page.
     """
     about = {"study": study, "stage": "correlate", "rev": rev, "key": {}, "provenance": tables.provenance()}
     inputs = {stage: source["fingerprint"] for stage, source in sources.items()}
@@ -54,7 +54,7 @@ def write(folder, results, *, study, rev, settings, sources):
             if name == "predictors":
                 table = table.filter(pc.is_null(table["block"])).drop_columns("block")
             _write_text(folder, f"{name}.html", html.page(table, f"{study}: {name}", PAGES[name], _KINDS.get(name)))
-    text = answer.sections(results, sources, study)
+    text = answer.sections(results, sources, study, command)
     found = matrix.matrices(results["summary"], results["ranking"])
     _write_text(folder, "answer.html", answer.to_html(text, results, study))
     _write_text(folder, "answer.rst", answer.to_rst(text))

@@ -35,7 +35,8 @@ def tables(folder):
 
 
 def text_of(tables, **changes):
-    return {heading: " ".join(words) for heading, words in answer.sections(tables | changes, SOURCES, "synthetic")}
+    found = answer.sections(tables | changes, SOURCES, "synthetic", "snakemake --cores all")
+    return {heading: " ".join(words) for heading, words in found}
 
 
 def test_the_answer_names_the_best_and_how_far_it_is_from_full(tables):
@@ -89,7 +90,8 @@ def test_size_limits_and_commit_are_told(tables):
     words = text_of(tables)
     assert "1 model, 4 datasets, 6 components trained, 2 seeds, 3 learning rates; 48 cells, 144 runs" in words["Study"]
     assert "One model says nothing" in words["Study"] and "With 4 datasets" in words["Study"]
-    assert "commit 0123456789." in words["How to make it again"]
+    again = words["How to make it again"]
+    assert "commit 0123456789." in again and "The study: snakemake --cores all The tables" in again
 
 
 def test_without_rows_it_says_so():

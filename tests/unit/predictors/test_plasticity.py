@@ -22,6 +22,7 @@ from vit_plasticity.analysis import tables
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.predictors import plasticity, points
 from vit_plasticity.vit.components import MEASURABLE
+from vit_plasticity.vit.fetch import SHIPPED
 
 GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
 
@@ -52,6 +53,21 @@ def plain(model, source, target, component):
             a, b = (nn.functional.pad(t, (0, f.in_features - t.shape[-1])) for t in (x, y))
         rates.append((f(a) - f(b)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1))
     return torch.stack(rates).double().detach()
+
+
+@pytest.mark.parametrize("component", MEASURABLE)
+def test_the_number_of_threads_changes_no_more_than_rounding(component):
+    """So that what the default study measures is the same on every machine."""
+    model = vit.load(SHIPPED / "vit_mini")
+    source, target = torch.randn(2, 40, 3, 32, 32, generator=torch.Generator().manual_seed(0)).unbind(0)
+    before, rates = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rates.append(plasticity.rates_of_change(model, source, target, component))
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*rates, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("component", MEASURABLE)
