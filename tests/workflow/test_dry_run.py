@@ -43,6 +43,16 @@ STUDIES = {
         "correlate": 1,
         "plots": 1,
     },
+    "paper_exact.yaml": {
+        "fetch_dataset": 12,
+        "fetch_model": 1,
+        "plasticity": 5,
+        "measure": 11,
+        "probe": 11,
+        "finetune": 11 * 7 * 3,
+        "correlate": 1,
+        "plots": 1,
+    },
     "paper_adamw.yaml": {
         "fetch_dataset": 5,
         "fetch_model": 1,
