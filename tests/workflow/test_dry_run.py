@@ -43,6 +43,16 @@ STUDIES = {
         "correlate": 1,
         "plots": 1,
     },
+    "dinov2_small.yaml": {
+        "fetch_dataset": 2,
+        "fetch_model": 1,
+        "plasticity": 5,
+        "measure": 1,
+        "probe": 1,
+        "finetune": 10 * 2,
+        "correlate": 1,
+        "plots": 1,
+    },
     "paper_exact.yaml": {
         "fetch_dataset": 12,
         "fetch_model": 1,
@@ -140,6 +150,8 @@ def test_every_study_is_in_the_table():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_jobs_of_a_study(name, tmp_path):
+    for folder in ("images/a", "images/b", "photographs"):  # the reader's own, which one study names
+        (tmp_path / "study" / folder).mkdir(parents=True)
     jobs = plan(tmp_path / "study", study_file(name))
     assert collections.Counter(job.rule for job in jobs) == STUDIES[name]
     assert len(set(jobs)) == len(jobs)
