@@ -24,8 +24,9 @@ def main(argv=None):
     cli.add_table_arguments(parser, "accuracy on each dataset, one row each")
     cli.add_compute_arguments(parser)
     args = parser.parse_args(argv)
-    device = select_device(args.device, args.threads)
     cell = tables.about(args.runs)
+    precision = (cell.get("settings") or {}).get("precision", "fp32")
+    device = select_device(args.device, args.threads, precision=precision)
     targets = [datasets.open_dataset(folder) for folder in args.on]
     rows = evaluate(args.model, args.runs.with_name("trained.safetensors"), targets, device)
     about = {"study": args.study, "stage": "evaluate", "rev": args.rev, "key": cell["key"], "spec": cell.get("spec")}

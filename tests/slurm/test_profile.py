@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,14 @@ def study(reference, tmp_path):
 def test_sbatch_lines_of_each_rule_and_ctrl_c(drained, study):
     before, jobs = len(drained.submitted()), study.jobs_of_the_cluster()
     with study.start(*SLURM) as snakemake:
-        submitted = lambda: drained.submitted()[before:]  # noqa: E731
-        drained.wait_for(lambda: len(submitted()) == jobs.total(), "all jobs to be submitted", 180)
-        assert drained.jobs("PENDING")
+        known = lambda: study.said().count("has been submitted with SLURM jobid") == jobs.total()  # noqa: E731
+        drained.wait_for(known, "Snakemake to know all jobs that it submitted", 180)
+        time.sleep(1)  # it says so a moment before it could cancel the last of them
+        assert len(drained.jobs("PENDING", folder=study.folder)) == jobs.total()
         snakemake.send_signal(signal.SIGINT)
         snakemake.wait(180)
-    assert not drained.jobs("PENDING", "RUNNING")
-    lines = sbatch_lines(submitted(), study.folder)
+    assert not drained.jobs("PENDING", "RUNNING", folder=study.folder)
+    lines = sbatch_lines(drained.submitted()[before:], study.folder)
     asked_for = {f"rule_{rule}" for rule in jobs}
     golden = [line for line in GOLDEN.read_text().splitlines() if comment(line) in asked_for]
     assert lines == golden, "\n".join(lines)
@@ -79,4 +81,4 @@ def test_wrong_site_value_is_an_error_in_the_words_of_slurm(slurm, reference, tm
     with study.start(*SLURM, "--retries", "0", f"results/smoke/finetune/vit_smoke/{cell}/runs.parquet") as snakemake:
         assert snakemake.wait(180) == 1
     assert words in study.said()
-    assert not slurm.jobs("PENDING", "RUNNING")
+    assert not slurm.jobs("PENDING", "RUNNING", folder=study.folder)

@@ -271,6 +271,11 @@ ROWS = [
         "catalog.models.vit_smoke.pretrain",
         "num_heads 3 does not divide embed_dim 32",
     ),
+    (
+        "{predictors: [bound_holding], plasticity: {source: fractals_smoke, pairs: 17}, measure: {images: 16}}",
+        "measure.images",
+        "got 16; bound_holding must hold for the images of all plasticity.pairs, 17",
+    ),
     ("finetune: {warmup_steps: 10}", "finetune.warmup_steps", "must be less than steps, 10"),
     ("finetune: {evaluation_period: 11}", "finetune.evaluation_period", "must be at most steps, 10"),
     (

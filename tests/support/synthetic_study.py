@@ -69,6 +69,7 @@ def write_study(
         write(f"predictors/{predictor}/{model}/{dataset}", "measure", found, model=model, dataset=dataset)
     for model, dataset in itertools.product(models, datasets):
         sizes = {"converged": True, "n_iter": 40, "n_train": 1400, "n_test": 360, "n_features": 64, "duration_s": 0.4}
+        sizes |= {"image_size": 32, "stored_side": 8.0}
         rows = [{"accuracy": base(dataset) - 0.15} | sizes]
         write(f"probe/{model}/{dataset}", "probe", rows, model=model, dataset=dataset)
     for model, dataset, component, seed in itertools.product(models, datasets, components, seeds):

@@ -23,7 +23,7 @@ from processes import (
     temporary_files,
 )
 
-from vit_plasticity.study.grid import FIGURES, PAGES, TABLES
+from vit_plasticity.study.grid import FIGURES, PAGES, PATHS, TABLES
 
 CELL = Path("finetune", "vit_smoke", "digits", "mha", "seed=0")
 
@@ -103,7 +103,9 @@ def test_failed_cells_leave_the_others_to_finish_and_are_made_again_alone(study,
 @pytest.mark.skipif(sys.platform != "linux", reason="there is a warm worker on Linux only")
 def test_without_the_warm_worker_the_numbers_are_the_same(study, smoke):
     """The worker is killed as soon as it is there: every job then runs in a process of its own."""
-    targets = [f"results/smoke/{CELL}/runs.parquet", "results/smoke/plasticity/vit_smoke/digits/mha.parquet"]
+    paths = [PATHS[stage] for stage in ("finetune", "evaluate", "plasticity", "probe", "measure")]
+    keys = {"model": "vit_smoke", "dataset": "digits", "component": "mha", "seed": 0, "predictor": "gradient_norm"}
+    targets = [f"results/smoke/{path.format(**keys)}" for path in paths]
     for target in targets:
         remove(study / target)
     words = command(study, *targets, "--retries", "1")
@@ -112,7 +114,7 @@ def test_without_the_warm_worker_the_numbers_are_the_same(study, smoke):
         os.kill(workers_of(process.pid)[0], signal.SIGKILL)
         said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
-    assert jobs_run(said) == {"finetune": 1, "plasticity": 1}
+    assert jobs_run(said) == dict.fromkeys(("evaluate", "finetune", "measure", "plasticity", "probe"), 1)
     assert not differences(study, smoke)
 
 

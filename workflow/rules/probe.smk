@@ -12,7 +12,7 @@ rule probe:
     params:
         study=config["study"],
         settings=settings("probe"),
-        rev=2,
+        rev=3,
     shell:
         "python -m vit_plasticity.warm probe --model {input.model} --dataset {input.dataset}"
         " --params {params.settings:q} --study {params.study} --rev {params.rev}"

@@ -26,7 +26,7 @@ def sections(results, sources, study, command=""):
     answer = [_best(summary, results["tests"], model, ranks) for model, ranks in ranking.groupby("model", sort=False)]
     return [
         ("Question", [_QUESTION]),
-        ("Study", [_size(results, study), *_limits(summary)]),
+        ("Study", [_size(results, study), *_limits(summary), *_enlarged(results["probe"])]),
         ("Answer", answer or ["Nothing has been fine-tuned yet."]),
         ("Could it be known before?", _predictable(results)),
         ("What failed", _failures(results)),
@@ -69,6 +69,16 @@ def _limits(summary):
     if 0 < single < 10:
         words.append(f"Predictors are judged on {_count(single, 'component')}: few points for a correlation.")
     return [" ".join(words)] if words else []
+
+
+def _enlarged(probe):
+    """Datasets whose images are stored smaller than a model takes them."""
+    small = probe[probe["stored_side"] < probe["image_size"]]
+    return [
+        f"{model} takes images of {size} pixels, but those of {', '.join(rows['dataset'])} are stored with shorter "
+        f"sides of {' and '.join(f'{side:.0f}' for side in sorted(rows['stored_side'].unique()))}, and enlarged."
+        for (model, size), rows in small.groupby(["model", "image_size"], sort=False)
+    ]
 
 
 def _best(summary, tests, model, ranks):

@@ -46,6 +46,8 @@ COLUMNS = {
     "n_train": Column("whole", "Train images", "images in the train split"),
     "n_val": Column("whole", "Val. images", "images in the validation split"),
     "n_test": Column("whole", "Test images", "images in the test split"),
+    "image_size": Column("whole", "Image size", "pixels of a side of the images that the model takes"),
+    "stored_side": Column("number", "Stored side", "median over images of the pixels of the shorter side, as stored"),
     "n_features": Column("whole", "Features", "features that the probe is fitted on"),
     "duration_s": Column("seconds", "Duration (s)", "wall-clock seconds"),
     "lr": Column(

@@ -14,7 +14,7 @@ _CELL = f"{_GROUP} seed"
 COLUMNS = {
     "rates": f"{_GROUP} block pair source_image target_image rate",
     "rates_by_block": f"{_GROUP} block rate_mean rate_std n_pairs ci_low ci_high",
-    "probe": "model dataset accuracy converged n_iter n_train n_test n_features duration_s",
+    "probe": "model dataset accuracy converged n_iter n_train n_test n_features image_size stored_side duration_s",
     "finetune": f"{_CELL} lr outcome steps steps_trained best_step val_accuracy test_accuracy "
     "test_balanced_accuracy largest_class_share best_step_before_divergence val_accuracy_before_divergence chosen "
     "n_parameters n_trained n_train n_val n_test batch_size duration_s step_duration_s peak_memory_mb git_commit "

@@ -197,6 +197,11 @@ class Images:
     def __len__(self):
         return len(self._pixels if self._shapes is None else self._shapes)
 
+    def shorter_sides(self):
+        """Pixels of the shorter side of each image: (n,) whole numbers."""
+        shapes = np.full((len(self), 2), self._pixels.shape[1:3]) if self._shapes is None else self._shapes
+        return shapes.min(axis=1)
+
     def __getitem__(self, index):
         index = range(len(self))[index]  # refuses what lies outside, and counts negative indices from the end
         if self._shapes is None:

@@ -70,10 +70,6 @@ class Chosen:
         part = int(np.searchsorted(self._ends, position, side="right"))
         return self._parts[part][position - (self._ends[part - 1] if part else 0)]
 
-    def shorter_sides(self):
-        """Pixels of the shorter side of each image: (n,) whole numbers."""
-        return np.concatenate([part.shorter_sides() for part in self._parts])[self._index]
-
 
 def held_out(labels, fraction, seed=0):
     """Which images to hold out, (n,) bool: of each class the given fraction, rounded, at least one and never all.

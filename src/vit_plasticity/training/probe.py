@@ -30,9 +30,9 @@ def probe(model, dataset, settings):
     Raises InputError for features that are not finite.
     """
     started = time.perf_counter()
-    (row,) = _probes(
-        model, dataset, settings, lambda images: {None: vit.features(model, images, settings.pool)}
-    ).values()
+    row = _probes(model, dataset, settings, lambda images: {None: vit.features(model, images, settings.pool)})[None]
+    sides = np.concatenate([dataset.split(name).images.shorter_sides() for name in FIT_ON[settings.fit_on]])
+    row |= {"image_size": vit.preprocessing(model).size, "stored_side": float(np.median(sides))}
     return row | {"duration_s": time.perf_counter() - started}
 
 

@@ -92,6 +92,9 @@ def test_size_limits_and_commit_are_told(tables):
     assert "One model says nothing" in words["Study"] and "With 4 datasets" in words["Study"]
     again = words["How to make it again"]
     assert "commit 0123456789." in again and "The study: snakemake --cores all The tables" in again
+    small = "takes images of 32 pixels, but those of digits, digits_c_contrast_5"
+    assert small in words["Study"] and "shorter sides of 8, and enlarged." in words["Study"]
+    assert small not in text_of(tables, probe=tables["probe"].assign(stored_side=32.0))["Study"]
 
 
 def test_without_rows_it_says_so():
