@@ -251,6 +251,7 @@ ROWS = [
         "got mean beside pretrain",
     ),
     ("catalog: {models: {m: {timm: x, mean: [0.5, 0.5]}}}", "catalog.models.m.mean", "must have at least 3 item(s)"),
+    ("catalog: {models: {m: {timm: x, std: [0.5, 0, 0.5]}}}", "catalog.models.m.std[1]", "must be more than 0"),
     (
         "catalog: {models: {m: {timm: x, interpolation: lanczos}}}",
         "catalog.models.m.interpolation",

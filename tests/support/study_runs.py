@@ -28,10 +28,7 @@ def snakemake(directory, *options, config, **environment):
     """Run Snakemake in the folder `directory` with `config`, the files of a study, laid over the default one."""
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
     done = processes.snakemake(directory, *options, check=False, config=config, env=environment)
-    started = re.findall(
-        r"^(?:local)?rule (\w+):\n(?:    input: .*\n)?    output: ([^,\n]+)", done.stdout, re.MULTILINE
-    )
-    return Run(done.returncode, done.stdout, started)
+    return Run(done.returncode, done.stdout, JOB.findall(done.stdout))
 
 
 def rows(directory, study, table):

@@ -29,7 +29,6 @@ def test_every_rule_that_may_compute_on_a_gpu_takes_one(planned):
 def test_all_work_of_a_study_is_planned(planned):
     assert {
         "finetune",
-        "finetune_adaptive",
         "plasticity",
         "probe",
         "evaluate",

@@ -2,32 +2,6 @@ rule finetune:
     input:
         model="resources/models/{model}",
         dataset="resources/datasets/{dataset}",
-    output:
-        runs=PATHS["finetune"],
-        history=PATHS["history"],
-        trained=PATHS["trained"],
-    log:
-        f"<logs>/finetune/{grid.CELL}.log",
-    wildcard_constraints:
-        component=f"(?!auto:){PATTERN}",
-    conda:
-        "../../envs/torch.yaml"
-    params:
-        study=config["study"],
-        settings=finetune_settings,
-        rev=1,
-    # exec: a shell in between would die of SIGTERM at once, and the cell lose its time to write a checkpoint.
-    shell:
-        "exec python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
-        " --component {wildcards.component} --seed {wildcards.seed} --params {params.settings:q}"
-        " --study {params.study} --rev {params.rev} --threads {threads} --output {output.runs} > {log} 2>&1"
-
-
-# A rule of its own, since a change of the shell command of `finetune` would run every cell again.
-rule finetune_adaptive:
-    input:
-        model="resources/models/{model}",
-        dataset="resources/datasets/{dataset}",
         predicted=predicted,
     output:
         runs=PATHS["finetune"],
@@ -35,8 +9,6 @@ rule finetune_adaptive:
         trained=PATHS["trained"],
     log:
         f"<logs>/finetune/{grid.CELL}.log",
-    wildcard_constraints:
-        component=f"auto:{PATTERN}",
     conda:
         "../../envs/torch.yaml"
     params:
@@ -44,6 +16,8 @@ rule finetune_adaptive:
         settings=finetune_settings,
         candidates=candidates,
         rev=1,
+    # Only an adaptive component has candidates, and what is predicted of them.
+    # exec: a shell in between would die of SIGTERM at once, and the cell lose its time to write a checkpoint.
     shell:
         "exec python -m vit_plasticity.warm finetune --model {input.model} --dataset {input.dataset}"
         " --component {wildcards.component} --candidates {params.candidates} --predicted {input.predicted}"

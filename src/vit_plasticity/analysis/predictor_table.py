@@ -15,7 +15,7 @@ def join(*, plasticity, rates, measured, runs):
     plasticity: rows of `summary.plasticity_of`; rates: of `summary.rates_by_block`; measured: of the stage `measure`;
     runs: of `finetune`. Any may be empty. `parameters` is made here of the runs where the stage `measure` gives none.
     """
-    frames = [measured, _plasticity(plasticity, rates)]
+    frames = [_plasticity(plasticity, rates), measured]
     if not measured["predictor"].eq("parameters").any():
         frames.append(_parameters(runs))
     frames = [frame.reindex(columns=schemas.columns("predictors")) for frame in frames if len(frame)]

@@ -18,8 +18,9 @@ _KINDS = {"regret": {"ci_low": "points", "ci_high": "points"}}
 
 def analyse(rows, settings):
     """Every table of a study by name, from the frames that `inputs.read` returns. settings: of the stage, a dict."""
+    plasticity = summary.with_ranges(rows["plasticity_means"], rows["rates_by_block"], rows["finetune"])
     known = predictor_table.join(
-        plasticity=rows["plasticity_means"],
+        plasticity=plasticity,
         rates=rows["rates_by_block"],
         measured=rows["predictors"],
         runs=rows["finetune"],
@@ -27,7 +28,7 @@ def analyse(rows, settings):
     whole = predictor_table.whole(known)
     summed = summary.summarise(
         runs=rows["finetune"],
-        plasticity=rows["plasticity_means"],
+        plasticity=plasticity,
         predictors=whole,
         probe=rows["probe"],
         shifted=rows["shifted"],

@@ -51,6 +51,27 @@ def plasticity_of(rates, confidence, *, same_images=False):
     return pd.DataFrame([rates[GROUP].iloc[0].to_dict() | numbers])
 
 
+def with_ranges(means, rates, runs):
+    """Measured plasticity, and that of each fine-tuned range of blocks or mask: the mean over its blocks, no interval.
+
+    means: rows of `plasticity_of`; rates: of `rates_by_block`; runs: of `finetune`.
+    """
+    wanted = []
+    for model, dataset, name in runs[GROUP].drop_duplicates().itertuples(index=False):
+        component = components.parse(name)
+        if component.base and component.base != component:
+            ((_, blocks),) = component.terms
+            wanted.append({"model": model, "dataset": dataset, "component": component.base.name}
+                          | {"named": name, "blocks": blocks})  # fmt: skip
+    if not wanted:
+        return means
+    found = pd.DataFrame(wanted).merge(rates, on=GROUP)
+    trained = [blocks is None or block in blocks for block, blocks in zip(found["block"], found["blocks"], strict=True)]
+    found = found[trained].drop(columns="component").rename(columns={"named": "component"})
+    of_ranges = found.groupby(GROUP, sort=False).agg(plasticity=("rate_mean", "mean"), n_pairs=("n_pairs", "max"))
+    return pd.concat([means, of_ranges.reset_index()], ignore_index=True)
+
+
 def _by_pair(rates):
     """One job's rows as arrays: blocks (B,), rates (B, P), and the images of each pair, (P,) each."""
     block, pair, rate = (rates[name].to_numpy() for name in ("block", "pair", "rate"))

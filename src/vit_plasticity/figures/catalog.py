@@ -60,15 +60,11 @@ def read_files(name, paths):
 def read(folder):
     """The tables of a folder as a `Study`. Raises InputError for one that is missing or not written by `correlate`."""
     frames = {}
-    for name in (field.name for field in fields(Study) if field.name != "history_by_lr"):
+    for name in (field.name for field in fields(Study)):
         path = Path(folder, f"{name}.parquet")
         if not path.is_file():
             raise cli.InputError(f"{path} is missing: write the tables with python -m vit_plasticity.correlate first")
         if (stage := tables.about(path)["stage"]) != "correlate":
             raise cli.InputError(f"{path} was written by stage {stage!r}; name a folder that correlate wrote")
-        if name == "history":
-            frames[name] = dynamics.read_history(path, frames["finetune"], frames["summary"])
-            frames["history_by_lr"] = dynamics.read_by_lr(path, frames["finetune"])
-        else:
-            frames[name] = schemas.conform(pq.read_table(path), name).to_pandas()
+        frames[name] = path if name == "history" else schemas.conform(pq.read_table(path), name).to_pandas()
     return Study(**frames)

@@ -2,16 +2,19 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import pandas as pd
 
 from vit_plasticity.analysis.summary import GROUP, order_of_component
 
+NOTHING_TRAINED = "No fine-tuning has finished in this study yet."
+
 
 @dataclass(frozen=True)
 class Study:
-    """The tables of a study, as frames named and built as in `schemas`; of the history, what `dynamics`
-    reads of it."""
+    """The tables of a study, as frames named and built as in `schemas`; of the history, which may be gigabytes, the
+    path."""
 
     predictors: pd.DataFrame
     finetune: pd.DataFrame
@@ -20,8 +23,7 @@ class Study:
     ranking: pd.DataFrame
     correlation: pd.DataFrame
     regret: pd.DataFrame
-    history: pd.DataFrame
-    history_by_lr: pd.DataFrame
+    history: Path
 
     @cached_property
     def trained(self):

@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 
 from vit_plasticity.analysis.summary import GROUP
 from vit_plasticity.figures import theme
-from vit_plasticity.figures.data import panels_of
+from vit_plasticity.figures.data import NOTHING_TRAINED, panels_of
 from vit_plasticity.vit.components import parse
 
 _POINTS = 40
@@ -19,7 +19,7 @@ _BY_LR = ["model", "component", "lr"]
 _MEASURES_BY_LR = [*_MEASURES, "component_gradient_norm"]
 
 
-def read_history(path, finetune, summary):
+def _drawn(path, finetune, summary):
     """The history, with its outcome, of the runs that are drawn: those at a chosen learning rate, and the diverged.
 
     path: the history table, of which only these rows are held in memory; all rows of a large study are gigabytes.
@@ -33,7 +33,7 @@ def read_history(path, finetune, summary):
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[*columns, "outcome"])
 
 
-def read_by_lr(path, finetune):
+def _by_lr(path, finetune):
     """The history of every run in short: means over datasets, seeds and spans of a run's steps.
 
     Columns model, component, lr, share (of the steps done, in the middle of the span), and the measures; of these only
@@ -55,16 +55,17 @@ def read_by_lr(path, finetune):
 
 def by_lr(study, styles):
     """Per component, each learning rate in a shade: loss, the gradient norms of all and of the component, accuracy."""
-    if study.history_by_lr.empty:
-        return theme.note("No fine-tuning has finished in this study yet.")
+    history = _by_lr(study.history, study.finetune)
+    if history.empty:
+        return theme.note(NOTHING_TRAINED)
     groups = list(study.trained[["model", "component"]].drop_duplicates().itertuples(index=False))
     several = study.trained["model"].nunique() > 1
     figure, axes = theme.panels(3 * len(groups), height=1.25, columns=3)
-    rates = sorted(study.history_by_lr["lr"].unique())
+    rates = sorted(history["lr"].unique())
     shades = dict(zip(rates, sns.color_palette("flare", len(rates)), strict=True))
     for row, (model, component) in enumerate(groups):
         loss, norm, accuracy = axes[3 * row : 3 * row + 3]
-        rows = study.history_by_lr.query("model == @model and component == @component")
+        rows = history.query("model == @model and component == @component")
         for lr, run in rows.groupby("lr"):
             share, look = 100 * run["share"], {"color": shades[lr]}
             loss.plot(share, run["loss"], **look)
@@ -91,9 +92,10 @@ def draw(study, styles):
 
     Their last finite value is a cross, at the edge of the panel where it lies beyond what the other runs span.
     """
-    if study.history.empty:
-        return theme.note("No fine-tuning has finished in this study yet.")
-    curves, evaluations, broken = _reduced(study)
+    history = _drawn(study.history, study.finetune, study.summary)
+    if history.empty:
+        return theme.note(NOTHING_TRAINED)
+    curves, evaluations, broken = _reduced(history)
     groups = panels_of(study.trained)
     figure, axes = theme.panels(3 * len(groups), height=1.25, columns=3)
     for row, (model, dataset, title, group) in enumerate(groups):
@@ -124,16 +126,16 @@ def draw(study, styles):
     return figure
 
 
-def _reduced(study):
+def _reduced(history):
     """What is drawn of the history: two dicts of frames by (model, dataset, component), and the runs that diverged.
 
     The former are loss and gradient norm (means over seeds and spans of steps), and validation accuracy; the latter a
     dict (model, dataset) → [(component, frame of one run up to its last finite step)].
     """
-    measured = study.history[_MEASURES]
-    steps = study.history.groupby(GROUP[:2])["step"].transform("max")
-    span = (study.history["step"] - 1) // np.maximum(1, np.ceil(steps / _POINTS))
-    history = study.history.assign(span=span, **measured.where(np.isfinite(measured)))
+    measured = history[_MEASURES]
+    steps = history.groupby(GROUP[:2])["step"].transform("max")
+    span = (history["step"] - 1) // np.maximum(1, np.ceil(steps / _POINTS))
+    history = history.assign(span=span, **measured.where(np.isfinite(measured)))
     finished = history[history["outcome"] == "finished"]
     curves = finished.groupby([*GROUP, "span"])[["step", "loss", "gradient_norm"]].mean().reset_index()
     evaluations = finished.groupby([*GROUP, "step"])["val_accuracy"].mean().dropna().reset_index()

@@ -10,10 +10,8 @@ from matplotlib.lines import Line2D
 from vit_plasticity.analysis.stats import critical_rank_difference
 from vit_plasticity.analysis.summary import GROUP, on_front, order_of_component
 from vit_plasticity.figures import theme
-from vit_plasticity.figures.data import means_over_datasets, panels_of
+from vit_plasticity.figures.data import NOTHING_TRAINED, means_over_datasets, panels_of
 from vit_plasticity.vit.components import parse
-
-NOTHING_TRAINED = "No fine-tuning has finished in this study yet."
 
 
 def relative_gain(study, styles):

@@ -144,7 +144,7 @@ def by_block(study, styles):
         image = axis.imshow(wide, aspect="auto", cmap="viridis", norm=norm, interpolation="nearest")
         axis.set_yticks(range(len(wide)), [parse(component).label for component in wide.index])
         blocks = range(0, len(wide.columns), max(1, len(wide.columns) // 6))
-        axis.set_xticks(blocks, [int(wide.columns[i]) + 1 for i in blocks])
+        axis.set_xticks(blocks, [int(wide.columns[i]) for i in blocks])
         axis.grid(visible=False)
         figure.colorbar(image, ax=axis, pad=0.02).ax.tick_params(which="both", labelsize=5.5, length=1.5)
         theme.title(axis, theme.words(name) + (f"\n{model}" if several else ""))

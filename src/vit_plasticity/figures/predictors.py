@@ -46,12 +46,12 @@ def by_depth(study, styles, predictor=DEFAULT):
     figure, axes = theme.panels(len(groups), sharey=True)
     for axis, (_, _, title, rows) in zip(axes, groups, strict=True):
         for component, one in rows.sort_values("block").groupby("component"):
-            style, x = styles[component], one["block"] + 1
+            style, x = styles[component], one["block"]
             axis.fill_between(x, one["ci_low"], one["ci_high"], color=style["color"], alpha=0.25, linewidth=0)
             axis.plot(x, one["value"], color=style["color"])
             theme.points(axis, x, one["value"], style, size=2.5)
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axis.set_xlim(0.5, rows["block"].max() + 1.5)
+        axis.set_xlim(-0.5, rows["block"].max() + 0.5)
         theme.title(axis, title)
     if values["value"].min() > 0:
         theme.log_y(axes[0])

@@ -34,7 +34,7 @@ def by_block(rows, styles):
             theme.title(axis, f"{title}\n{where}")
         pair[1].sharey(pair[0])
         _accuracies(pair[0])
-    figure.supxlabel("Block (0: embedding)")
+    figure.supxlabel("Blocks passed (0: embedding)")
     figure.supylabel("Test accuracy of a linear probe (%)")
     pretrained = Line2D([], [], label="Pretrained", **_PRETRAINED)
     theme.legend(figure, rows["component"].dropna().unique(), styles, linestyle="-", further=[pretrained])

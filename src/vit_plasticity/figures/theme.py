@@ -76,13 +76,13 @@ def use():
 def styles(components):
     """Component → {"color", "marker"}, the same in every figure of a study.
 
-    Blocks, masks and adapters of one id have its marker, in shades of its colour from the first to the last; parts and
-    sums take further colours in turn.
+    Blocks and masks of one id have its marker, in shades of its colour from the first to the last; parts, sums and
+    adapters take further colours in turn.
     """
     related, others = {}, []
     for component in sorted((c for c in components if c not in _BY_ID), key=order_of_component):
-        ids = {id for id, _ in parse(component).terms}
-        place = related.setdefault(*ids, []) if len(ids) == 1 and ids < _BY_ID.keys() else others
+        ids, adapted = {id for id, _ in parse(component).terms}, parse(component).rank
+        place = related.setdefault(*ids, []) if len(ids) == 1 and ids < _BY_ID.keys() and not adapted else others
         place.append(component)
     chosen = _BY_ID | {c: _OTHERS[i % len(_OTHERS)] for i, c in enumerate(others)}
     for id, named in related.items():
@@ -160,8 +160,16 @@ def log_y(axis):
 def _plain_ticks(ticks, limits):
     decades = math.log10(limits[1] / limits[0])
     ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
-    ticks.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     ticks.set_minor_formatter(NullFormatter())
+
+
+def _short(value):
+    """A tick as text: 20000 → 20k, 1000000 → 1M."""
+    for unit, name in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit > 1e3 or value >= 10 * unit:
+            return f"{value / unit:g}{name}"
+    return f"{value:g}"
 
 
 def points(axis, x, y, style, *, span=None, size=4, hollow=False, **options):

@@ -246,6 +246,21 @@ def test_parameters_of_the_head_are_no_parameters_of_a_component():
     assert found[["component", "predictor", "value"]].values.tolist() == [["mha", "parameters", np.log10(263_000)]]
 
 
+def test_plasticity_of_ranges_and_masks_is_the_mean_of_their_blocks(tmp_path):
+    finer = ["mha", "mha@1-2", "mha@3", "mha~7", "fc1@0", "lora4:mha", "mha+fc1"]
+    results = write_study(tmp_path / "r", models=["m"], datasets=["a"], components=finer, seeds=[0], steps=4, every=2)
+    run(tmp_path / "t", "--results", str(results))
+    summary, rates = (pd.read_parquet(tmp_path / f"t/{name}.parquet") for name in ("summary", "rates_by_block"))
+    blocks = rates.pivot(index="block", columns="component", values="rate_mean")
+    known = {"mha@1-2": blocks["mha"].loc[1:2].mean(), "mha@3": blocks["mha"][3], "mha~7": blocks["mha"].mean()}
+    known |= {"mha": blocks["mha"].mean(), "fc1": blocks["fc1"].mean(), "fc1@0": blocks["fc1"][0]}
+    found = summary.set_index("component")
+    assert found["plasticity"].dropna().to_dict() == pytest.approx(known)
+    assert found.loc[["mha@1-2", "mha~7"], ["plasticity_ci_low", "plasticity_ci_high"]].isna().all(axis=None)
+    table = pd.read_parquet(tmp_path / "t/predictors.parquet").query("predictor == 'plasticity' and block.isna()")
+    assert set(table["component"]) >= known.keys()
+
+
 def test_correlations_have_every_scope_predictor_and_statistic(written):
     scopes, pooled = 3 + 1 + 1, 1 + 1
     assert len(written.correlation) == 4 * (scopes * 3 + pooled) + 3 * scopes  # relative gain; given parameters

@@ -139,10 +139,25 @@ def test_blocks_have_the_marker_of_their_component_and_shades_of_their_own(n):
     blocks = [f"{id}@{block}" for id in ("mha", "fc1") for block in range(n)]
     styles = theme.styles([*blocks, "lora8:mha", "qkv"])
     assert len({style["color"] for style in styles.values()}) == len(styles)
-    for component in [*blocks, "lora8:mha"]:
+    for component in blocks:
         assert styles[component]["marker"] == styles[components.parse(component).terms[0][0]]["marker"]
     shades = [sum(to_rgb(styles[f"fc1@{block}"]["color"])) for block in range(n)]
     assert shades == sorted(shades, reverse=True)  # from light to dark
+
+
+def test_blocks_are_numbered_as_their_components_are_named(demo):
+    axis = panels(draw("predictors_by_block", demo))["plasticity"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "1", "2", "3"]
+    (depth, *_) = panels(draw("plasticity_by_depth", demo)).values()
+    assert {x for line in depth.lines for x in line.get_xdata()} == {0, 1, 2, 3}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.02, "0.02"), (1, "1"), (2000, "2000"), (2e4, "20k"), (1e6, "1M"), (2.5e6, "2.5M"), (5e7, "50M"), (1e9, "1G")],
+)
+def test_ticks_of_large_numbers_are_short(value, text):
+    assert theme._short(value) == text
 
 
 def test_components_stand_in_the_order_of_measured_plasticity(demo):
