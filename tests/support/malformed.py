@@ -237,6 +237,12 @@ ROWS = [
         "catalog.models.vit_smoke.pretrain.dataset",
         "did you mean fractals",
     ),
+    (
+        "{models: [vit_smoke, Vit_Smoke], catalog: {models: {Vit_Smoke: {timm: x}}}}",
+        "models[1]",
+        "differ in case alone",
+    ),
+    ("{datasets: [digits, DIGITS]}", "datasets[1]", "differ in case alone"),
     # Values that do not fit together
     ("catalog: {datasets: {digits: {imagefolder: /x}}}", "datasets[0]", "'digits' is built in; give the catalog entry"),
     (

@@ -104,7 +104,19 @@ def _digest_of_listing(folder):
     """Eight hexadecimal digits that change when a file below a folder is added, removed or written anew."""
     listing = sorted(
         f"{file.relative_to(folder)}\0{file.stat().st_size}\0{file.stat().st_mtime_ns}"
-        for file in folder.rglob("*")
+        for file in _files_below(folder)
         if file.is_file()
     )
     return hashlib.sha256("\n".join([str(folder.resolve()), *listing]).encode(errors="surrogateescape")).hexdigest()[:8]
+
+
+def _files_below(folder):
+    """Every path below a folder that is no folder; links to folders are followed, each folder once."""
+    met = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        status = Path(place).stat()
+        if (status.st_dev, status.st_ino) in met:
+            folders.clear()
+            continue
+        met.add((status.st_dev, status.st_ino))
+        yield from (Path(place, file) for file in files)

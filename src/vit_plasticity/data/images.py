@@ -22,6 +22,8 @@ _UNREAD = {".arw", ".cr2", ".cr3", ".dcm", ".dds", ".dng", ".eps", ".exr", ".fit
 _UNREAD |= {".jxl", ".jxr", ".nef", ".nii", ".orf", ".pcx", ".psd", ".raf", ".rw2", ".svg", ".tga", ".xcf"}
 _FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "QOI", "TIFF", "WEBP")
 _MAGIC = {b"ftyphei": 4, b"ftypmif1": 4, b"ftyphev": 4, b"\xff\x0a": 0, b"JXL ": 4, b"DICM": 128, b"8BPS": 0}
+_PHOTOMETRIC = 262
+"""TIFF's tag that says whether 0 is black (1) or white (0), which Pillow heeds in images of at most 8 bits."""
 MOST_PIXELS = 89_478_485
 FULL_SCALES = {
     "whole": [2**bits - 1 for bits in (8, 10, 12, 14, 16, 20, 24, 32)],
@@ -113,6 +115,8 @@ def _read(file, short_side, full_scales, warn):
             image.draft(None, [2 * short_side * side // min(image.size) for side in image.size])
         if image.width * image.height > MOST_PIXELS:
             raise Refused(f"{image.width} x {image.height} pixels are more than {MOST_PIXELS:,}")
+        if _deep(image.mode) and getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == 0:
+            raise Refused("its values of more than 8 bits count from white (TIFF's WhiteIsZero); convert it to 8 bits")
         stored = str(image.tile)
         image.load()
         turned = image

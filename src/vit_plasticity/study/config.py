@@ -132,6 +132,7 @@ def _meaning_problems(config):
     for path, name in _names_of_models(config):
         if name not in models:
             yield f"{path}: unknown model {name!r}; define it in catalog.models, or {schema.suggest(name, models)}"
+    yield from _same_but_for_case(config)
     yield from _dataset_problems(config)
     for name in config["overrides"]:
         if name not in config["datasets"] and name not in models:
@@ -143,6 +144,16 @@ def _meaning_problems(config):
             known = schema.suggest(name, config["datasets"])
             yield f"evaluate_on[{i}].trained_on: {name!r} is no dataset of this study; {known}"
     yield from _settings_problems(config)
+
+
+def _same_but_for_case(config):
+    """Names that would be one folder on file systems that take a and A for the same, those of macOS among them."""
+    for names in (_names_of_models(config), _names_of_datasets(config)):
+        met = {}
+        for path, name in names:
+            other = met.setdefault(name.casefold(), name)
+            if other != name:
+                yield f"{path}: {name!r} and {other!r} differ in case alone, which some file systems do not tell apart"
 
 
 _ORIGINS = ("timm", "local", "shipped", "random", "pretrain")

@@ -38,6 +38,17 @@ def test_a_folder_of_images_is_prepared_once_and_anew_when_it_has_changed(images
     assert open_dataset(first).name == "My_images_"
 
 
+def test_what_lies_behind_a_link_counts_and_a_circle_ends(images, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(images / "cat", elsewhere)
+    (images / "dog" / "more").symlink_to(elsewhere)
+    (images / "dog" / "round").symlink_to(images / "dog")
+    first = inputs.dataset_folder(images, tmp_path / "cache")
+    assert inputs.dataset_folder(images, tmp_path / "cache") == first
+    (elsewhere / "notes.txt").write_text("one file more")
+    assert inputs.dataset_folder(images, tmp_path / "cache") != first
+
+
 def test_a_home_that_cannot_be_written_is_said_so_with_the_option_that_helps(monkeypatch):
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", "/proc")

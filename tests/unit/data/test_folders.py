@@ -459,6 +459,17 @@ def test_values_that_no_full_scale_fits_are_refused(tmp_path, values, message):
         prepared(folder, tmp_path)
 
 
+@pytest.mark.parametrize(("dtype", "works"), [(np.uint16, False), (np.uint8, True)])
+def test_values_that_count_from_white(tmp_path, dtype, works):
+    """Pillow turns 8 bits around, and leaves 16 as they are stored: negatives of what the user sees."""
+    Image.fromarray(np.full((20, 20), np.iinfo(dtype).max, dtype)).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    if works:
+        assert images.read_image(tmp_path / "x.tif").min() == 255  # turned around in writing and in reading
+    else:
+        with pytest.raises(ValueError, match="count from white"):
+            images.read_image(tmp_path / "x.tif")
+
+
 def test_images_that_one_bright_one_would_turn_black_are_refused(tmp_path):
     folder = deep(tmp_path / "in", np.linspace(0, 900, 400).astype(np.uint16).reshape(20, 20), "x.png")
     Image.fromarray(np.full((20, 20), 65535, np.uint16)).save(folder / "cat" / "hot.png")
