@@ -68,4 +68,5 @@ def _lines(model, component, names, create):
     heads = {id(part) for part in vit.family(model).head(model)}
     saved = [name for name, part in model.named_modules() if id(part) in heads and any(True for _ in part.parameters())]
     alpha = ALPHA_PER_RANK * chosen.rank
-    return code.lora_lines(create, chosen.rank, alpha, linear_layers(model, chosen), saved)
+    before = vit.family(model).lines_before_adapters(model)
+    return code.lora_lines([create, *before], chosen.rank, alpha, linear_layers(model, chosen), saved)

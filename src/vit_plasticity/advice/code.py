@@ -33,7 +33,8 @@ def training_lines(create, names, every_name):
 def lora_lines(create, rank, alpha, modules, saved):
     """Lines that add low-rank adapters of `rank` to the linear layers `modules`, and train the modules `saved` fully.
 
-    modules: the names of the linear layers, the same in each of the blocks that they are in.
+    create: the lines that make the model, ready for adapters. modules: the names of the linear layers, the same in each
+    of the blocks that they are in.
     """
     short, blocks = {}, set()
     for name in modules:
@@ -45,7 +46,7 @@ def lora_lines(create, rank, alpha, modules, saved):
         "import timm",
         "from peft import LoraConfig, get_peft_model",
         "",
-        create,
+        *create,
         "config = LoraConfig(",
         f"    r={rank},",
         f"    lora_alpha={alpha:g},",

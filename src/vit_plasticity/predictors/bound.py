@@ -29,9 +29,8 @@ def paper_bounds(model, component, token_norm):
     token_norm: root mean square norm of the embedded tokens; only attention needs it.
     """
     family = vit.family(model)
-    modules = [family.part(block, component) for block in family.blocks(model)]
     if component in ("ln1", "ln2"):
-        return [module.weight.abs().max().item() for module in modules]
+        return [module.weight.abs().max().item() for b in family.blocks(model) for module in family.parts(b, component)]
     if component in ("fc1", "fc2"):
         return linear_bounds(model, component)
     n_tokens = family.n_tokens(model)[1]
@@ -43,7 +42,8 @@ def paper_bounds(model, component, token_norm):
 def linear_bounds(model, component):
     """σ_max(W) of every block."""
     family = vit.family(model)
-    return [_largest(family.part(block, component).weight) for block in family.blocks(model)]
+    parts = [family.parts(block, component) for block in family.blocks(model)]
+    return [_largest(torch.cat([module.weight for module in modules])) for modules in parts]
 
 
 def attention_bound(attention, n_tokens, token_norm, biased=False):

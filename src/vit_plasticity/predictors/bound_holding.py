@@ -29,7 +29,7 @@ def holding_bounds(model, component, tokens):
     family = vit.family(model)
     blocks = family.blocks(model)
     if component in ("ln1", "ln2"):
-        norms = [family.part(block, component) for block in blocks]
+        norms = [norm for block in blocks for norm in family.parts(block, component)]
         return [norm.weight.abs().max().item() / (tokens.smallest_variance + norm.eps) ** 0.5 for norm in norms]
     if component in ("fc1", "fc2"):
         return linear_bounds(model, component)

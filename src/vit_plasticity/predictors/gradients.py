@@ -102,8 +102,10 @@ def _backward(model, head, images, labels, trained):
     family, calls, handles = vit.family(model), {}, []
     embedded = _embedding_names(model, names)
 
-    def note(module, received, gave):
-        call = [received[0].detach(), None]
+    def note(module, received, named, gave):
+        if not received:  # of what reads no tokens, such as a bias by position, see `_one_by_one`
+            return
+        call = [received[0].detach(), None, named]
         calls.setdefault(module, []).append(call)
         gave.register_hook(lambda gradient: call.__setitem__(1, gradient))
 
@@ -114,7 +116,7 @@ def _backward(model, head, images, labels, trained):
 
     for module, own in owners.items():
         if not embedded.keys() & own.values():
-            handles.append(module.register_forward_hook(note))
+            handles.append(module.register_forward_hook(note, with_kwargs=True))
     handles.append(family.blocks(model)[0].register_forward_pre_hook(note_tokens))
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
@@ -141,8 +143,9 @@ def _embedding_names(model, names):
     return {names[id(p)]: p for p in parameters if id(p) in names}
 
 
-def _of_module(module, x, gradient, own):
-    """Squared norm of each image's gradient, {key: (B,)}, of the own parameters of a module that received x."""
+def _of_module(module, x, gradient, named, own):
+    """Squared norm of each image's gradient, {key: (B,)}, of the own parameters of a module that received x, and
+    further arguments by name."""
     if type(module) is nn.Linear:
         x, gradient = (tokens.reshape(len(tokens), -1, tokens.shape[-1]) for tokens in (x, gradient))
         of_bias = _squares(gradient.sum(dim=1)) if "bias" in own else None
@@ -152,7 +155,7 @@ def _of_module(module, x, gradient, own):
         factors = {"weight": gradient * normalised, "bias": gradient}
         return {key: _squares(factors[key].flatten(1, -2).sum(dim=1)) for key in own}
     parameters = {key: module.get_parameter(key) for key in own}
-    return _of_function(module, x, gradient, parameters)
+    return _of_function(lambda one: module(one, **named), x, gradient, parameters)
 
 
 def _of_weight(x, gradient):

@@ -71,8 +71,12 @@ def _changes_of_batch(model, source, target, components):
     family, n = vit.family(model), len(source)
     found = {one: [] for one in components}
 
-    def note(one, received, gave):
+    def note(one, received, gave, first):
         (x, y), (of_x, of_y) = received.split(n), gave.split(n)
+        if not first:  # of the parts of one component, whose outputs stand side by side
+            norms = found[one][-1]
+            norms[1], norms[3] = norms[1].hypot(_norm(of_x - of_y)), norms[3].hypot(_norm(of_x))
+            return
         norms = [_norm(x - y), _norm(of_x - of_y), _norm(x), _norm(of_x)]
         if not bool((norms[0] > 0).all()):
             raise ValueError(
@@ -81,11 +85,12 @@ def _changes_of_batch(model, source, target, components):
         found[one].append(norms)
 
     handles = [
-        family.part(block, one).register_forward_hook(
-            lambda module, received, gave, one=one: note(one, received[0], gave)
+        part.register_forward_hook(
+            lambda module, received, gave, one=one, first=i == 0: note(one, received[0], gave, first)
         )
         for block in family.blocks(model)
         for one in components
+        for i, part in enumerate(family.parts(block, one))
     ]
     try:
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):

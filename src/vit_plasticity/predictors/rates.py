@@ -22,13 +22,14 @@ def changes(model, component):
     (n_blocks, n) between x and y, both (n, L, D); `numbers_per_pair(L, D)` says how many floats it works with."""
     kind = {"ln1": LayerNorms, "ln2": LayerNorms, "fc1": Linears, "fc2": Linears, "mha": Attentions}[component]
     family = vit.family(model)
-    return kind([family.part(block, component) for block in family.blocks(model)], model)
+    return kind([family.parts(block, component) for block in family.blocks(model)], model)
 
 
 class LayerNorms:
     """Normalised without gain, then one product with the squared gains of all blocks."""
 
-    def __init__(self, modules, model):
+    def __init__(self, parts, model):
+        modules = [module for (module,) in parts]
         eps = {module.eps for module in modules}
         if len(eps) != 1:
             raise ValueError(f"the LayerNorms of the blocks differ in eps ({sorted(eps)}); expected one value")
@@ -52,11 +53,11 @@ class LayerNorms:
 class Linears:
     """The inner product of the Gram matrices WᵀW, of all blocks, and dᵀd."""
 
-    def __init__(self, modules, model):
+    def __init__(self, parts, model):
         width = vit.family(model).width(model)
-        self.grams = modules[0].weight.new_empty(width, len(modules), width)  # (D, n_blocks, D)
-        for index, module in enumerate(modules):
-            w = module.weight[:, :width].T.contiguous()  # (D, out)
+        self.grams = parts[0][0].weight.new_empty(width, len(parts), width)  # (D, n_blocks, D)
+        for index, modules in enumerate(parts):
+            w = torch.cat([module.weight[:, :width] for module in modules]).T.contiguous()  # (D, out)
             self.grams[:, index] = linear(w, w)
         self.prefix = vit.family(model).n_tokens(model)[0]
 
@@ -75,7 +76,7 @@ class Linears:
 class Attentions:
     """Block by block: heads of x and of each y, and one projection of their difference."""
 
-    def __init__(self, modules, model):
+    def __init__(self, parts, model):
         self.model, self.family = model, vit.family(model)
 
     def numbers_per_pair(self, length, width):

@@ -8,6 +8,8 @@ import re
 
 import torch
 
+from vit_plasticity.vit.families import family
+
 ALPHA_PER_RANK = 2
 _FIRST = "lora_A.default.weight"
 
@@ -16,6 +18,7 @@ def add(model, layers, rank):
     """Put adapters of a rank on the linear layers of these names, in place. The draw is the same on every device."""
     from peft import LoraConfig, inject_adapter_in_model
 
+    family(model).call_linears(model)
     config = LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, target_modules=list(layers))
     with torch.random.fork_rng(devices=[]):  # peft draws numbers of its own
         inject_adapter_in_model(config, model)

@@ -167,7 +167,7 @@ class Component:
         )
 
     def modules(self, model):
-        """Its modules of a model, one per block of `blocks`, or None unless `base` is measurable."""
+        """Its modules of a model, block after block of `blocks`, or None unless `base` is measurable."""
         from vit_plasticity.vit import selection
 
         return selection.modules(model, self)

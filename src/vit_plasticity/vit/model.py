@@ -31,11 +31,12 @@ def new_head(model, n_classes, seed=None):
     fine-tune; with a seed, by one drawn as `torch.nn.Linear` draws its own, uniformly up to 1 / sqrt(inputs)."""
     family(model).new_head(model, n_classes)
     if seed is not None:
-        head, generator = family(model).classifier(model), torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for parameter in head.parameters():
-                drawn = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator)
-                parameter.copy_(drawn / head.in_features**0.5)
+        for head in family(model).classifiers(model):
+            generator = torch.Generator().manual_seed(seed)
+            with torch.no_grad():
+                for parameter in head.parameters():
+                    drawn = torch.empty(parameter.shape).uniform_(-1, 1, generator=generator)
+                    parameter.copy_(drawn / head.in_features**0.5)
 
 
 def train_only(model, component):
@@ -96,8 +97,8 @@ def features_by_tap(model, images, pool):
     handles = []
     for i, block in enumerate(kind.blocks(model)):
         entered = ("ffn", i - 1) if i else ("embed", None)
-        handles.append(kind.part(block, "ln1").register_forward_pre_hook(read(*entered)))
-        handles.append(kind.part(block, "ln2").register_forward_pre_hook(read("mha", i)))
+        handles.append(kind.parts(block, "ln1")[0].register_forward_pre_hook(read(*entered)))
+        handles.append(kind.parts(block, "ln2")[0].register_forward_pre_hook(read("mha", i)))
     try:
         tokens = kind.after_blocks(model, kind.embed(model, images))
     finally:
@@ -108,6 +109,6 @@ def features_by_tap(model, images, pool):
 
 def _pooling(model, pool):
     """The function that pools tokens (B, L, D) to (B, D)."""
-    if pool == "class" and not getattr(model, "has_class_token", True):
+    if pool == "class" and model.cls_token is None:
         raise InputError("probe.pool is 'class', and this model has no class token; choose 'mean'")
     return (lambda tokens: tokens[:, 0]) if pool == "class" else (lambda tokens: tokens.mean(dim=1))

@@ -42,12 +42,13 @@ def _of_id(kind, model, what, blocks, everywhere):
 
 def _of_block(kind, block, what):
     if what in MEASURABLE:
-        yield from kind.part(block, what).parameters()
+        for part in kind.parts(block, what):
+            yield from part.parameters()
     elif what == "proj":
         yield from kind.projection(block).parameters()
     elif what == "qkv":  # all that makes queries, keys and values, their norms too
         after = {id(p) for p in kind.projection(block).parameters()}
-        yield from (p for p in kind.part(block, "mha").parameters() if id(p) not in after)
+        yield from (p for part in kind.parts(block, "mha") for p in part.parameters() if id(p) not in after)
     else:
         for part in WHOLES.get(what, ()):
             yield from _of_block(kind, block, part)
@@ -77,8 +78,9 @@ def linear_layers(model, component):
 
 
 def modules(model, component):
-    """The module of each block of a Component that is a measurable one, or a range of its blocks; None of others."""
+    """The modules, block after block, of a Component that is a measurable one, or a range of its blocks; None of
+    others. There is one for each block, but for SwiGLU's fc1, which has two."""
     if component.base is None:
         return None
     kind, blocks = family(model), family(model).blocks(model)
-    return [kind.part(blocks[i], component.base.name) for i in component.blocks(len(blocks))]
+    return [part for i in component.blocks(len(blocks)) for part in kind.parts(blocks[i], component.base.name)]

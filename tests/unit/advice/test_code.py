@@ -1,10 +1,11 @@
 """The printed lines of Python, run: they train what they say and nothing else."""
 
 import pytest
-from small_vit import small_vit
+import torch
+from small_vit import FAMILIES, small_vit
 
 from vit_plasticity import vit
-from vit_plasticity.advice import code
+from vit_plasticity.advice import choices, code
 
 
 def run(lines):
@@ -43,8 +44,24 @@ def test_the_lines_for_adapters_put_them_on_the_modules_named_alone(model_folder
     pytest.importorskip("peft")
     modules = ["blocks.1.attn.qkv", "blocks.1.attn.proj"]
     create = code.create_line(f"local-dir:{model_folder}", 3)
-    names = trained(run(code.lora_lines(create, 4, 8, modules, ["norm", "head"])))
+    names = trained(run(code.lora_lines([create], 4, 8, modules, ["norm", "head"])))
     adapted = {name.split("base_model.model.")[1].split(".lora_")[0] for name in names if ".lora_" in name}
     assert adapted == set(modules)
     rest = {name.split("base_model.model.")[1].split(".")[0] for name in names if ".lora_" not in name}
     assert rest == {"norm", "head"}
+
+
+@pytest.mark.parametrize("family", ["eva", "beit", "dinov3", "eva02"])
+def test_the_lines_for_adapters_make_a_model_that_calls_them(family, tmp_path):
+    """Eva's and Beit's attention with a bias reads the weight of qkv: adapters would be left aside unseen."""
+    pytest.importorskip("peft")
+    model = small_vit(**FAMILIES[family])
+    vit.save(model, tmp_path / "m", {"test": True})
+    made = run(choices.describe(model, "lora2:qkv", f"local-dir:{tmp_path / 'm'}", 8).lines)
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(made(images), model(images))
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            if ".lora_B." in name:
+                parameter.normal_()
+    assert not torch.allclose(made(images), model(images))

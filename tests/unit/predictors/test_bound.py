@@ -27,7 +27,7 @@ def test_layer_norm_bound_is_the_largest_gain_in_absolute_value(model):
 
 @pytest.mark.parametrize("component", ["fc1", "fc2"])
 def test_linear_bound_is_the_largest_singular_value(component, model):
-    weights = [vit.family(model).part(block, component).weight.detach().double() for block in model.blocks]
+    weights = [vit.family(model).parts(block, component)[0].weight.detach().double() for block in model.blocks]
     expected = [np.linalg.svd(weight)[1].max() for weight in weights]
     np.testing.assert_allclose(paper_bounds(model, component, None), expected, rtol=1e-9)
 

@@ -9,7 +9,7 @@ from predictor_tasks import task_of, values
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from small_vit import small_vit
+from small_vit import VARIANTS, small_vit
 from torch.nn import functional
 
 from vit_plasticity import predictors, vit
@@ -17,15 +17,6 @@ from vit_plasticity.predictors import gradients, load, points
 from vit_plasticity.predictors.fitted_head import fit, held_out_loss
 from vit_plasticity.predictors.gradients import Gradient
 from vit_plasticity.predictors.one_step_gain import STEPS, steps
-
-VARIANTS = {
-    "class token": {},
-    "no class token": {"class_token": False, "global_pool": "avg"},
-    "layer scale": {"init_values": 0.1},
-    "query and key norm": {"qk_norm": True},
-    "register tokens": {"reg_tokens": 3},
-    "mean of patches": {"global_pool": "avg"},
-}
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
@@ -65,8 +56,9 @@ def losses(model, head, split, indices):
     with_head = copy.deepcopy(model)
     vit.new_head(with_head, len(head[1]))
     with torch.no_grad():
-        for parameter, value in zip(vit.family(model).classifier(with_head).parameters(), head, strict=True):
-            parameter.copy_(value)
+        for classifier in vit.family(model).classifiers(with_head):
+            for parameter, value in zip(classifier.parameters(), head, strict=True):
+                parameter.copy_(value)
     return with_head, functional.cross_entropy(with_head(images), labels, reduction="none")
 
 
@@ -74,7 +66,7 @@ def losses(model, head, split, indices):
 def test_one_pass_finds_what_a_pass_for_each_image_finds(change, dataset, monkeypatch):
     monkeypatch.setattr(gradients, "PART", 4)
     model, split = small_vit(**change), dataset.split("train")
-    names = [name for name, _ in model.named_parameters() if not name.startswith(("norm.", "fc_norm.", "head."))]
+    names = [name for name, _ in model.named_parameters() if not name.startswith(("norm.", "fc_norm.", "head"))]
     head = tuple(0.3 * torch.randn(shape) for shape in ((3, 24), (3,)))
     batches = [np.array([0, 5, 7, 11, 3]), np.array([8, 2, 1])]
     found = gradients.measure(model, head, split, batches, set(names))

@@ -1,22 +1,14 @@
 """Rates in situ: what forward hooks on the model see, in every kind of model, and what has none."""
 
+import functools
+
 import pytest
 import torch
-from small_vit import small_vit
+from small_vit import VARIANTS, small_vit
 
 from vit_plasticity import vit
 from vit_plasticity.predictors import in_situ, plasticity
 from vit_plasticity.vit.components import MEASURABLE
-
-VARIANTS = {
-    "vit": {},
-    "registers": {"reg_tokens": 3, "no_embed_class": True},
-    "query and key norms": {"qk_norm": True},
-    "mean pooling, no class token": {"class_token": False, "global_pool": "avg"},
-    "norm before the blocks": {"pre_norm": True},
-    "layer scale": {"init_values": 0.5},
-    "no query, key and value bias": {"qkv_bias": False},
-}
 
 
 def pairs(n=5):
@@ -25,15 +17,16 @@ def pairs(n=5):
 
 def seen_by_hooks(model, images, component):
     """Inputs and outputs of a component in every block, as the model itself computes them."""
-    seen, handles = [], []
-    for block in vit.family(model).blocks(model):
-        part = vit.family(model).part(block, component)
-        handles.append(part.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output))))
+    seen, handles = [[] for _ in model.blocks], []
+    for calls, block in zip(seen, model.blocks, strict=True):
+        for part in vit.family(model).parts(block, component):
+            note = functools.partial(lambda calls, _, inputs, output: calls.append((inputs[0], output)), calls)
+            handles.append(part.register_forward_hook(note))
     with torch.inference_mode():
         model(images)
     for handle in handles:
         handle.remove()
-    return seen
+    return [(calls[0][0], torch.cat([output for _, output in calls], dim=-1)) for calls in seen]
 
 
 def norm(tokens):

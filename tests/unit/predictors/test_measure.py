@@ -1,6 +1,7 @@
 """The program measure: several predictors of one model and dataset, shared passes, one file each."""
 
 import pytest
+from small_vit import FAMILIES, small_vit
 
 from vit_plasticity import measure, predictors, vit
 from vit_plasticity.analysis import schemas, tables
@@ -21,8 +22,12 @@ def run(tmp_path, model_folder, dataset_folder, *names, components=("mha", "ln1@
     return outputs
 
 
-def test_every_predictor_writes_a_table_of_its_own(tmp_path, model_folder, dataset_folder):
+@pytest.mark.parametrize("family", ["paper's", *FAMILIES])
+def test_every_predictor_writes_a_table_of_its_own(family, tmp_path, model_folder, dataset_folder):
     names = predictors.names()
+    if family in FAMILIES:
+        model_folder = tmp_path / "model"
+        vit.save(small_vit(**FAMILIES[family]), model_folder, {"test": True})
     for name, path in zip(names, run(tmp_path, model_folder, dataset_folder, *names), strict=True):
         table, _ = tables.read_many([path])
         rows = schemas.conform(table, "predictors").to_pandas()

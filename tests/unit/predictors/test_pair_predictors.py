@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from predictor_tasks import task_of, values
+from small_vit import VARIANTS, as_called, small_vit
 
 from vit_plasticity import vit
 from vit_plasticity.predictors import in_situ, load, points
@@ -55,19 +56,21 @@ def test_local_plasticity_of_a_linear_layer_has_a_closed_form(component, model, 
     """‖W‖_F / √D: each of 200 directions estimates it without bias."""
     ((_, found),) = squared_gains(model, images(model, dataset), [component], 200, 0)
     for block, squares in zip(model.blocks, found, strict=True):
-        weight = vit.family(model).part(block, component).weight.detach()
+        weight = vit.family(model).parts(block, component)[0].weight.detach()
         expected = weight.double().square().sum().item() / weight.shape[1]
         np.testing.assert_allclose(squares, expected, rtol=0.15)
         assert squares.mean().item() == pytest.approx(expected, rel=0.04)
 
 
-@pytest.mark.parametrize("component", ["ln1", "mha", "ln2"])
-def test_local_plasticity_is_the_norm_of_the_whole_jacobian(component, model, dataset):
+@pytest.mark.parametrize("component", ["ln1", "mha", "ln2", "fc1"])
+@pytest.mark.parametrize("variant", ["vit", "dinov3 with swiglu", "rotations by block", "beit"])
+def test_local_plasticity_is_the_norm_of_the_whole_jacobian(variant, component, dataset):
+    model = small_vit(**VARIANTS[variant])
     some = images(model, dataset, 2)
     ((_, found),) = squared_gains(model, some, [component], 400, 0)
     tokens = vit.embed(model, some).detach()
-    for index, (block, inputs) in enumerate(zip(model.blocks, vit.family(model).inputs(model, tokens), strict=True)):
-        part = vit.family(model).part(block, component)
+    parts, received = as_called(model, component), vit.family(model).inputs(model, tokens)
+    for index, (part, inputs) in enumerate(zip(parts, received, strict=True)):
         for image in range(2):
             x = inputs[component][image : image + 1].detach()
             jacobian = torch.autograd.functional.jacobian(part, x)

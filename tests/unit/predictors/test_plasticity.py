@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_vit import small_vit
+from small_vit import VARIANTS, as_called, small_vit
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
@@ -26,16 +26,6 @@ from vit_plasticity.vit.fetch import SHIPPED
 
 GOLDEN = Path(__file__).parents[2] / "data" / "plasticity_tiny"
 
-VARIANTS = {
-    "vit": {},
-    "registers": {"reg_tokens": 3, "no_embed_class": True},
-    "query and key norms": {"qk_norm": True},
-    "mean pooling, no class token": {"class_token": False, "global_pool": "avg"},
-    "norm before the blocks": {"pre_norm": True},
-    "layer scale": {"init_values": 0.5},
-    "no query, key and value bias": {"qkv_bias": False},
-}
-
 
 def pairs(n=5, size=16, seed=0):
     generator = torch.Generator().manual_seed(seed)
@@ -46,11 +36,10 @@ def plain(model, source, target, component):
     """The definition, word by word: both images through the component of each block."""
     x, y = vit.embed(model, source), vit.embed(model, target)
     rates = []
-    for block in model.blocks:
-        f = vit.family(model).part(block, component)
+    for block, f in zip(model.blocks, as_called(model, component), strict=True):
         a, b = x, y
         if component == "fc2":
-            a, b = (nn.functional.pad(t, (0, f.in_features - t.shape[-1])) for t in (x, y))
+            a, b = (nn.functional.pad(t, (0, block.mlp.fc2.in_features - t.shape[-1])) for t in (x, y))
         rates.append((f(a) - f(b)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1))
     return torch.stack(rates).double().detach()
 
@@ -131,7 +120,7 @@ def test_rates_scale_with_the_weights(scale, component):
     before = plasticity.rates_of_change(model, source, target, component)
     with torch.no_grad():
         for block in model.blocks:
-            vit.family(model).part(block, component).weight.mul_(scale)
+            vit.family(model).parts(block, component)[0].weight.mul_(scale)
     after = plasticity.rates_of_change(model, source, target, component)
     torch.testing.assert_close(after, abs(scale) * before, rtol=1e-5, atol=0)
 

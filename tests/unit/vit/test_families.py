@@ -8,14 +8,17 @@ import timm
 import torch
 import yaml
 from processes import ROOT
+from small_cells import finetuned
+from small_vit import FAMILIES, as_called, small_vit
 from torch.nn import functional
 
-from vit_plasticity import plasticity, vit
+from vit_plasticity import evaluate, plasticity, vit
+from vit_plasticity.analysis import tables
 from vit_plasticity.data.downloads import Source
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit import families
 from vit_plasticity.vit import fetch as fetch_models
-from vit_plasticity.vit.components import MEASURABLE
+from vit_plasticity.vit.components import MEASURABLE, parse
 
 STUDIES = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / "workflow" / "studies").glob("paper*.yaml"))]
 PAPER = sorted({entry["timm"] for study in STUDIES for entry in study["catalog"]["models"].values()})
@@ -30,15 +33,23 @@ FAMILY = {
     "vit_base_patch16_siglip_224.webli": 16,
     "vit_base_patch16_clip_224.openai": 16,
     "vit_little_patch16_reg1_gap_256.sbb_in12k": 16,
+    "vit_giant_patch14_dinov2.lvd142m": 14,
+    "deit_small_distilled_patch16_224.fb_in1k": 16,
+    "vit_small_patch16_dinov3.lvd1689m": 16,
+    "vit_huge_plus_patch16_dinov3.lvd1689m": 16,
+    "eva02_tiny_patch14_224.mim_in22k": 14,
+    "eva02_base_patch14_224.mim_in22k": 14,
+    "eva_giant_patch14_224.clip_ft_in1k": 14,
+    "vit_pe_core_tiny_patch16_384.fb": 16,
+    "beit_base_patch16_224.in22k_ft_in22k": 16,
+    "beitv2_base_patch16_224.in1k_ft_in22k": 16,
 }
 """Tag of timm → side of a patch in pixels."""
 OUTSIDE = {
     "swin_tiny_patch4_window7_224.ms_in1k": "is a SwinTransformer",
     "convnext_tiny.fb_in1k": "is a ConvNeXt",
-    "deit_small_distilled_patch16_224.fb_in1k": "is a VisionTransformerDistilled",
-    "vit_giant_patch14_dinov2.lvd142m": r"has a GluMlp at blocks\.0\.mlp",
-    "eva02_tiny_patch14_224.mim_in22k": "is a Eva",
-    "beit_base_patch16_224.in22k_ft_in22k": "is a Beit",
+    "eva02_enormous_patch14_clip_224.laion2b": r"has a EvaBlockPostNorm at blocks\.0",
+    "vitamin_small_224.datacomp1b_clip": r"has a HybridEmbed|is a |has a ",
     "vit_srelpos_small_patch16_224.sw_in1k": "is a VisionTransformerRelPos",
 }
 
@@ -70,7 +81,7 @@ def test_a_model_of_the_family_has_every_component_in_every_block(tag):
     size = vit.preprocessing(model).size
     vit.new_head(model, 7)
     for component in MEASURABLE:
-        own = {id(p) for block in model.blocks for p in vit.family(model).part(block, component).parameters()}
+        own = {id(p) for part in parse(component).modules(model) for p in part.parameters()}
         names = vit.train_only(model, component)
         trained = {id(p) for name, p in model.named_parameters() if name in names and name.startswith("blocks.")}
         assert own == trained and len(own) >= 2 * len(model.blocks)
@@ -82,9 +93,8 @@ def rates_by_definition(model, x, y, component):
     """‖f(x) − f(y)‖ / ‖x − y‖ of tokens x, y (N, L, D), with all outputs kept: (n_blocks, N)."""
     distance = (x - y).flatten(1).norm(dim=1)
     rates = []
-    for block in model.blocks:
-        f = vit.family(model).part(block, component)
-        width = f.in_features if component == "fc2" else x.shape[-1]
+    for block, f in zip(model.blocks, as_called(model, component), strict=True):
+        width = block.mlp.fc2.in_features if component == "fc2" else x.shape[-1]
         fx, fy = (f(functional.pad(tokens, (0, width - tokens.shape[-1]))) for tokens in (x, y))
         rates.append((fx - fy).flatten(1).norm(dim=1) / distance)
     return torch.stack(rates).double()
@@ -103,7 +113,36 @@ def test_the_rates_of_a_family_are_those_of_the_definition(tag, patch):
 
 
 @pytest.mark.parametrize(("tag", "reason"), OUTSIDE.items())
-def test_a_model_outside_the_family_is_refused_by_name_before_any_download(tag, reason, tmp_path):
-    with pytest.raises(InputError, match=rf"'{tag}' {reason}.*; what can be studied is a timm VisionTransformer"):
+def test_a_model_outside_the_families_is_refused_by_name_before_any_download(tag, reason, tmp_path):
+    with pytest.raises(InputError, match=rf"'{tag}' {reason}.*; what can be studied is .*a timm "):
         fetch_models.fetch_model("m", {"timm": tag}, tmp_path / "m", Source(tmp_path, mirror="/nowhere"))
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_adapters_work_in_every_layer_of_every_family(family):
+    """Some models read the weight of qkv and never call its module: there an adapter would do nothing."""
+    model, images = small_vit(**FAMILIES[family]), torch.randn(2, 3, 16, 16)
+    before = vit.logits(model, images)
+    vit.train_only(model, "lora2:mha+ffn")
+    torch.testing.assert_close(vit.logits(model, images), before)
+    for name, parameter in parse("lora2:mha+ffn").parameters(model).items():
+        if ".lora_B." in name:
+            with torch.no_grad():
+                parameter.normal_()
+            assert not torch.allclose(vit.logits(model, images), before), name
+            with torch.no_grad():
+                parameter.zero_()
+
+
+@pytest.mark.parametrize("component", ["mha", "fc1@1", "lora2:qkv", "full"])
+@pytest.mark.parametrize("family", ["distilled", "dinov3 with swiglu", "eva02", "beit"])
+def test_a_cell_of_every_family_is_trained_restored_and_evaluated(family, component, dataset_folder, tmp_path):
+    vit.save(small_vit(**FAMILIES[family]), tmp_path / "model", {"test": True})
+    runs = finetuned(tmp_path, tmp_path / "model", dataset_folder, component)
+    output = tmp_path / "shifted.parquet"
+    command = ["--model", tmp_path / "model", "--runs", runs, "--on", dataset_folder, "--output", output]
+    evaluate.main([*map(str, command), "--device", "cpu"])
+    (chosen,) = (row for row in tables.read_many([runs])[0].to_pylist() if row["chosen"])
+    (row,) = tables.read_many([output])[0].to_pylist()
+    assert row["accuracy"] == chosen["test_accuracy"]

@@ -118,7 +118,7 @@ def test_a_repository_of_another_organisation(hub, tmp_path):
     ("config", "message"),
     [
         ({"architecture": "resnet18"}, "resnet18' is a ResNet"),
-        ({"architecture": "vit_giant_patch14_dinov2"}, "what can be studied is"),
+        ({"architecture": "eva02_enormous_patch14_clip_224"}, "what can be studied is"),
         ({"architecture": "vit_small_patch16_224", "model_args": {"zzz": 1}}, "cannot be made with its model_args"),
         ({"architecture": "vit_smal_patch16_224"}, "close names: .*vit_small_patch16_224"),
         ({"model_type": "clip_vision_model"}, "'clip_vision_model' is not read.*vit_base_patch16_clip_224.openai"),

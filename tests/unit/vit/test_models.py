@@ -6,7 +6,7 @@ import shutil
 import pytest
 import timm
 import torch
-from small_vit import small_vit
+from small_vit import FAMILIES, small_vit
 
 from vit_plasticity import vit
 from vit_plasticity.runtime.cli import InputError
@@ -45,13 +45,14 @@ VARIANTS = [
     {"pre_norm": True, "qkv_bias": False},
     {"fc_norm": True},
     {"final_norm": False},
+    *FAMILIES.values(),
 ]
 
 
 @pytest.mark.parametrize("changes", VARIANTS, ids=str)
 @pytest.mark.parametrize("recompute", [False, True])
 def test_logits_and_gradients_equal_those_of_timm(changes, recompute):
-    model = small_vit(**changes)
+    model = vit.prepare(small_vit(**changes))
     images = torch.randn(3, 3, 16, 16)
     gradients = []
     for forward in (lambda: vit.logits(model, images, recompute=recompute), lambda: model(images)):

@@ -44,14 +44,16 @@ class Family(Protocol):
     def blocks(self, model):
         """The blocks, in their order."""
 
-    def part(self, block, id):
-        """The module of a block that is one of ln1, mha, ln2, fc1, fc2."""
+    def parts(self, block, id):
+        """The modules of a block that are one of ln1, mha, ln2, fc1, fc2: one, but for the two of SwiGLU's fc1. All
+        read the same tokens, and what the component gives is their outputs side by side."""
 
     def apply(self, model, block, id, tokens):
-        """Output of `part(block, id)` for tokens (N, L, its input width), as the model calls it."""
+        """What a component of a block gives for tokens (N, L, its input width), called as the model calls it."""
 
     def attention(self, block):
-        """The Attention of a block, or None where it is not plain: query and key norms, gates, a scaled norm."""
+        """The Attention of a block, or None where it is not plain: query and key norms, gates, a scaled norm, positions
+        that enter it."""
 
     def heads(self, model, block, tokens):
         """What the block's attention feeds to its output projection: (N, L, D) → (N, L, H · W)."""
@@ -60,13 +62,13 @@ class Family(Protocol):
         """The Linear module of the attention's output projection."""
 
     def embedding(self, model):
-        """Modules and parameters of the embedding: patches, class and register tokens, positions."""
+        """Modules and parameters of the embedding: patches, class and register tokens, positions that are added."""
 
     def head(self, model):
         """Modules that always train: the head and the final norms. What pools by attention stays frozen."""
 
     def new_head(self, model, n_classes):
-        """Replace the classifier by a zero one of `n_classes` outputs."""
+        """Replace the classifiers by zero ones of `n_classes` outputs."""
 
     def width(self, model):
         """D."""
@@ -86,20 +88,28 @@ class Family(Protocol):
     def pre_logits(self, model, images):
         """What the classifier reads: (B, D)."""
 
-    def classifier(self, model):
-        """The Linear module that turns `pre_logits` into logits."""
+    def classifiers(self, model):
+        """The Linear modules that each turn `pre_logits` into logits; where there are several, the model's are their
+        mean, and all start alike."""
 
     def logits(self, model, images, *, recompute=False):
         """Class logits (B, K), equal to ``model(images)``."""
 
     def prepare(self, model):
-        """Choose, by device and number of tokens, how attention is computed. Numbers differ by rounding alone."""
+        """Choose, by device and number of tokens, how attention is computed, and `call_linears`. Numbers differ by
+        rounding alone."""
+
+    def call_linears(self, model):
+        """Let every Linear layer be called as a module, as adapters need it; some models only read its weight."""
+
+    def lines_before_adapters(self, model):
+        """Lines of Python that do what `call_linears` does to a plain `model` of timm: none for most."""
 
 
 @functools.cache
 def families():
     """Every family, by the name of its file."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
     return {name: importlib.import_module(f"{__name__}.{name}").FAMILY for name in names}
 
 

@@ -1,0 +1,28 @@
+"""timm's Eva: DINOv3, EVA, EVA-02, Perception Encoder and others, many with rotary positions and SwiGLU."""
+
+from timm.layers import GluMlp, Mlp, SwiGLU
+from timm.layers.attention import AttentionRope
+from timm.models.eva import Eva, EvaAttention, EvaBlock
+
+from vit_plasticity.vit.families._pre_norm import PreNorm
+
+
+class Evas(PreNorm):
+    """See `families.Family`. The paper's bound is for attention that positions do not enter, so there is none here."""
+
+    name = "a timm Eva of EvaBlocks with LayerNorm"
+    model, block = Eva, EvaBlock
+    attentions, mlps = (EvaAttention, AttentionRope), (Mlp, GluMlp, SwiGLU)
+
+    def context(self, model):
+        n = len(model.blocks)
+        if model.rope is None:
+            return [{}] * n
+        rope = model.rope.get_embed(shape=model.patch_embed.grid_size)
+        return [{"rope": one} for one in rope] if model.rope_mixed else [{"rope": rope}] * n
+
+    def embed(self, model, images):
+        return model.norm_pre(model._pos_embed(model.patch_embed(images))[0])
+
+
+FAMILY = Evas()
