@@ -178,7 +178,7 @@ def _untrained(tag, folder):
 def _known(tag):
     """Raise InputError unless timm has an architecture of a tag."""
     if not timm.is_model(tag):
-        close = difflib.get_close_matches(tag.split(".")[0], timm.list_models("*vit*") + timm.list_models("deit*"), n=4)
+        close = difflib.get_close_matches(tag.split(".")[0], timm.list_models(["*vit*", "deit*", "eva*", "beit*"]), n=4)
         raise InputError(f"timm {timm.__version__} has no model {tag!r}; close names: {', '.join(close) or 'none'}")
 
 
