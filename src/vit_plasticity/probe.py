@@ -1,7 +1,8 @@
 """Linear probe: multinomial logistic regression on the frozen features of a pretrained model.
 
-Features after the last block, pooled over tokens, scaled to unit length and standardised, as in arXiv 2602.06883;
-fitted on the images that cells train on, unless `fit_on` adds the validation split, and scored once on test.
+Features after the last block, or where `tap` says, pooled over tokens, scaled to unit length and standardised, as in
+arXiv 2602.06883; fitted on the images that cells train on, unless `fit_on` adds the validation split, and scored once
+on test.
 """
 
 import sys

@@ -128,6 +128,8 @@ ROWS = [
     ("plasticity: {pairs: 0}", "plasticity.pairs", "must be at least 1"),
     ("plasticity: {seed: -1}", "plasticity.seed", "must be at least 0"),
     ("measure: {images: -16}", "measure.images", "must be at least 1"),
+    ("probe: {tap: attention}", "probe.tap", "got 'attention'"),
+    ("probe: {tap: mha@1-2}", "probe.tap", "got 'mha@1-2'"),
     ("probe: {max_iter: 0}", "probe.max_iter", "must be at least 1"),
     ("analysis: {confidence: 95}", "analysis.confidence", "got 95; must be less than 1"),
     ("analysis: {confidence: 0}", "analysis.confidence", "must be more than 0"),

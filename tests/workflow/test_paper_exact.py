@@ -77,7 +77,13 @@ def test_components_datasets_seeds_plasticity_and_probe(study):
         "source": "imagenet_whole", "pairs": 12800, "seed": 0, "relative_width": 0.0, "models": None,
     }  # fmt: skip
     probe = study["probe"]
-    assert (probe["pool"], probe["fit_on"], probe["augment"], probe["batch_size"]) == ("mean", "train", True, 512)
+    assert (probe["pool"], probe["tap"], probe["fit_on"], probe["augment"], probe["batch_size"]) == (
+        "mean",
+        "ffn",
+        "train",
+        True,
+        512,
+    )
     assert study["evaluate_on"] == []
 
 

@@ -1,4 +1,4 @@
-"""Linear probes: multinomial logistic regression on frozen features of a model, after its last block or at each tap.
+"""Linear probes: multinomial logistic regression on frozen features of a model, at one of its taps or at each.
 
 Dimensions: n images, D embedding width.
 """
@@ -27,13 +27,25 @@ CROP_SCALE = (0.08, 1.0)
 def probe(model, dataset, settings):
     """The probe of a model on a dataset: one row, as a dict, with accuracy in [0, 1] on the test split.
 
-    Raises InputError for features that are not finite.
+    Raises InputError for features that are not finite, and for a tap that the model does not have.
     """
     started = time.perf_counter()
-    row = _probes(model, dataset, settings, lambda images: {None: vit.features(model, images, settings.pool)})[None]
+    row = _probes(model, dataset, settings, _at_tap(model, settings))[None]
     sides = np.concatenate([dataset.split(name).images.shorter_sides() for name in FIT_ON[settings.fit_on]])
     row |= {"image_size": vit.preprocessing(model).size, "stored_side": float(np.median(sides))}
     return row | {"duration_s": time.perf_counter() - started}
+
+
+def _at_tap(model, settings):
+    """The function from images to {None: features (B, D)} of the tap that is asked for."""
+    if settings.tap == "ffn":
+        return lambda images: {None: vit.features(model, images, settings.pool)}
+    branch, _, number = settings.tap.partition("@")
+    n_blocks = len(vit.family(model).blocks(model))
+    block = None if branch == "embed" else int(number) if number else n_blocks - 1
+    if block is not None and block >= n_blocks:
+        raise InputError(f"probe.tap: got {settings.tap!r}; the model's blocks are 0 to {n_blocks - 1}")
+    return lambda images: {None: vit.features_by_tap(model, images, settings.pool)[branch, block]}
 
 
 def probe_taps(model, dataset, settings):

@@ -14,7 +14,7 @@ from vit_plasticity.runtime import cli
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.training import probe as training_probe
 
-SETTINGS = {"pool": "mean", "max_iter": 500, "batch_size": 256, "fit_on": "train", "augment": False}
+SETTINGS = {"pool": "mean", "tap": "ffn", "max_iter": 500, "batch_size": 256, "fit_on": "train", "augment": False}
 
 
 def test_features_are_scaled_to_unit_length_then_standardised():
@@ -36,6 +36,21 @@ def test_solver_that_does_not_converge_says_so(dataset, model, capsys):
     row = training_probe.probe(model, dataset, SimpleNamespace(**SETTINGS | {"max_iter": 2}))
     assert (row["converged"], row["n_iter"]) == (False, 2)
     assert "did not converge in max_iter 2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tap", "place"), [("ffn", ("ffn", 1)), ("mha", ("mha", 1)), ("mha@0", ("mha", 0)), ("embed", ("embed", None))]
+)
+def test_a_probe_reads_where_it_is_told_to(tap, place, dataset, model):
+    settings = SimpleNamespace(**SETTINGS | {"tap": tap})
+    rows = {(row["tap"], row["block"]): row for row in training_probe.probe_taps(model, dataset, settings)}
+    found = training_probe.probe(model, dataset, settings)
+    assert {key: found[key] for key in ("accuracy", "n_iter")} == {k: rows[place][k] for k in ("accuracy", "n_iter")}
+
+
+def test_a_tap_that_the_model_does_not_have_is_refused(dataset, model):
+    with pytest.raises(InputError, match=r"probe.tap: got 'mha@2'; the model's blocks are 0 to 1"):
+        training_probe.probe(model, dataset, SimpleNamespace(**SETTINGS | {"tap": "mha@2"}))
 
 
 def test_features_that_are_not_finite_are_refused(dataset, model):
