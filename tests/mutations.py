@@ -43,7 +43,7 @@ MUTATIONS = [
     ),
     Mutation(
         "an unknown key stops the study before any job",
-        *("study/config.py", "for key in [k for k in error.instance if k not in allowed]:", "for key in []:"),
+        *("study/schema.py", "for key in [k for k in error.instance if k not in allowed]:", "for key in []:"),
         "tests/workflow/test_malformed.py::test_overlay_is_refused",
     ),
     Mutation(
@@ -59,7 +59,7 @@ MUTATIONS = [
     Mutation(
         "an empty class folder is refused",
         "data/folders.py",
-        "if empty := [name for name in classes if not images.get(name)]:",
+        "if empty := [name for name in classes if not folder.get(name)]:",
         "if empty := []:",
         "tests/unit/data/test_folders.py::test_a_folder_that_cannot_serve_is_refused",
     ),
@@ -75,7 +75,7 @@ MUTATIONS = [
     ),
     Mutation(
         "parsing the workflow imports no torch",
-        *("study/config.py", "import copy\n", "import copy\nimport torch\n"),
+        *("study/config.py", "import itertools\n", "import itertools\nimport torch\n"),
         "tests/workflow/test_dry_run.py::test_parsing_imports_nothing_heavy",
     ),
     Mutation(
@@ -122,8 +122,13 @@ MUTATIONS = [
     ),
     Mutation(
         "rows made differently are not mixed",
-        *("analysis/tables.py", 'for field in ("stage", "study", "rev"):', 'for field in ():'),
-        "tests/unit/analysis/test_tables.py::test_what_was_made_differently_is_not_mixed",
+        *("analysis/sources.py", 'for field in ("stage", "study", "rev"):', "for field in ():"),
+        "tests/unit/analysis/test_sources.py::test_stage_study_and_revision_are_the_same",
+    ),
+    Mutation(
+        "permutations stay inside blocks, each with its own",
+        *("analysis/association.py", "itertools.product(*per_block)", "zip(*per_block)"),
+        "tests/unit/analysis/test_association.py::test_permutations_stay_inside_blocks",
     ),
 ]  # fmt: skip
 
