@@ -48,6 +48,16 @@ def test_the_front_page_says_how_to_make_it_again(smoke):
     assert re.search(r"The study: snakemake --cores all --configfile \S+smoke.yaml<", page)
 
 
+def test_pandas_reads_a_file_a_list_of_files_and_a_folder(smoke):
+    """A cell's path has seed=0, and its files a column of that name: hence partitioning, as the README says."""
+    cells = sorted(results(smoke).glob("finetune/*/*/*/*/runs.parquet"))
+    together = pd.read_parquet(cells, partitioning=None)
+    assert together.equals(pd.concat(map(pd.read_parquet, cells), ignore_index=True))
+    assert set(together["seed"]) == {0, 1} and together["seed"].dtype == int
+    measured = pd.read_parquet(results(smoke) / "plasticity")
+    assert set(measured["component"]) == {"mha", "ln1"}
+
+
 def test_nothing_half_written_or_left_over_remains(smoke):
     assert not temporary_files(smoke / "results")
     assert not [f for f in (smoke / "resources").rglob(".*") if not f.name.startswith(".snakemake_timestamp")]
