@@ -101,7 +101,7 @@ MUTATIONS = [
     Mutation(
         "the learning rate is not chosen on test",
         *("training/cell.py", '{lr: finished[lr][0]["val_accuracy"]', '{lr: finished[lr][0]["test_accuracy"]'),
-        "tests/unit/training/test_cell.py::test_the_test_split_is_read_once_a_run_and_chooses_nothing",
+        "tests/unit/training/test_cell.py::test_the_learning_rate_is_chosen_on_validation_the_first_of_equals",
     ),
     Mutation(
         "test is read once a run",

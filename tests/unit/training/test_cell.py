@@ -206,6 +206,13 @@ def test_the_test_split_is_read_once_a_run_and_chooses_nothing(dataset, tmp_path
     assert_equal_cells((rows, history, trained), (rows_again, history_again, trained_again))
 
 
+def test_the_learning_rate_is_chosen_on_validation_the_first_of_equals():
+    accuracies = {0.1: (0.8, 0.1), 0.2: (0.7, 0.9), 0.3: (0.8, 0.95), 0.4: (None, None)}
+    finished = {lr: ({"val_accuracy": val, "test_accuracy": test}, None) for lr, (val, test) in accuracies.items()}
+    assert cell._best(finished, [0.4, 0.2, 0.1, 0.3]) == 0.1
+    assert cell._best({}, [0.1]) is None
+
+
 def test_what_a_run_costs_and_the_gradient_of_its_component(dataset, tmp_path):
     rows, history, _ = trained_cell(dataset, tmp_path / "w", "ln1")
     for row in rows:
