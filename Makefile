@@ -2,16 +2,15 @@
 SHELL := /bin/bash
 BIN := .venv/bin
 PYTHON ?= python3
-STUDY := demo
 UV_VERSION := 0.13.9
 
 .PHONY: run test test-slurm test-gpu lint format bench soak mutations lock clean
 
 run: .venv/ready ## the default study, and its report
 	$(BIN)/snakemake --cores all --logger vit-plasticity
-	@[ results/$(STUDY)/report.html -nt results/$(STUDY)/figures/accuracy_by_lr.pdf ] || \
-	    $(BIN)/snakemake --quiet all --report results/$(STUDY)/report.html
-	@echo "results/$(STUDY)/report.html"
+	@[ results/demo/report.html -nt results/demo/figures/accuracy_by_lr.pdf ] || \
+	    $(BIN)/snakemake --quiet all --report results/demo/report.html
+	@echo "results/demo/report.html"
 
 test: .venv/ready ## all tests but those that need SLURM or a GPU
 	$(BIN)/pytest -m "not slurm and not gpu"

@@ -13,6 +13,7 @@ import yaml
 from planning import plan
 from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config, snakemake, stable
 
+from vit_plasticity.data import registry as datasets
 from vit_plasticity.study import config as studies
 
 ANALYSIS = {"correlate": 1, "plots": 1}
@@ -110,6 +111,15 @@ def rerun(folder, config, **options):
 def test_changed_value_reruns_what_depends_on_it_and_nothing_else(smoke, path, value):
     expected = next(jobs for start, jobs in AFTER.items() if within(dotted(path), start))
     assert rerun(smoke, with_value(smoke_config(), path, another(path, value))) == expected
+
+
+def test_changed_row_of_the_table_of_datasets_makes_that_dataset_anew(smoke, tmp_path, monkeypatch):
+    header, *rows = datasets.TABLE.read_text().splitlines()
+    digits = next(row for row in rows if row.startswith("digits,")).replace(",1151,287,359,,", ",1151,287,359,16,")
+    (tmp_path / "datasets.csv").write_text(f"{header}\n{digits}\n")
+    monkeypatch.setenv(datasets.TABLE_VARIABLE, str(tmp_path / "datasets.csv"))
+    ones = dict.fromkeys(("fetch_dataset", "measure", "probe"), 1)
+    assert rerun(smoke, smoke_config()) == ALL_RESULTS | ones | {"finetune": 4}
 
 
 def test_cases_cover_every_section():

@@ -13,6 +13,7 @@ if not (BASE / "src").is_dir():
     raise WorkflowError(f"{BASE} is no folder of this machine: the workflow runs from a checkout, also as a module.")
 sys.path.insert(0, str(BASE / "src"))
 
+from vit_plasticity.data import registry
 from vit_plasticity.runtime import checkout, client, files
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.study import config as studies
@@ -159,6 +160,11 @@ def download_options():
 def catalog_entry(kind, name):
     """The catalog entry of a dataset or model as a JSON text; null for a built-in one."""
     return studies.json_text(config["catalog"][kind].get(name))
+
+
+def recipe(wildcards):
+    """What the table of datasets says of one, whose change makes it anew."""
+    return registry.lookup(wildcards.dataset, config["catalog"]["datasets"]).recipe
 
 
 def whole_dataset(wildcards):

@@ -13,6 +13,7 @@ rule fetch_dataset:
         downloads=DOWNLOADS,
     params:
         entry=lambda wildcards: catalog_entry("datasets", wildcards.dataset),
+        recipe=recipe,
         rev=2,
     # What was left out, and other notes, must be seen by a user whose jobs succeed.
     shell:

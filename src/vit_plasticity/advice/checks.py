@@ -60,4 +60,5 @@ def _duplicates(dataset):
     if not repeated:
         return []
     leak = f"; {leaked} of them are in another split than the first, which makes accuracies too high" if leaked else ""
-    return [f"{repeated} images are duplicates of others, equal in every pixel{leak}."]
+    what = f"{repeated} images are duplicates of others" if repeated > 1 else "1 image is a duplicate of another"
+    return [f"{what}, equal in every pixel{leak}."]

@@ -63,7 +63,8 @@ class Trial:
         def evaluate():
             return training.evaluate(model, self.pixels["val"], labels, self.preprocessing)
 
-        finite = runs.train(run, model, self.batch_of, evaluate, params, between_steps=lambda *_: None)
+        silent = {"between_steps": lambda run: None, "report": lambda line: None}
+        finite = runs.train(run, model, self.batch_of, evaluate, params, **silent)
         found = {"val_accuracy": None}
         if finite == steps:
             with torch.no_grad():

@@ -88,6 +88,13 @@ class DatasetEntry:
     licence: str = ""
     source: str = ""
 
+    @property
+    def recipe(self):
+        """What decides the content of the dataset as far as the table of datasets says it, as a JSON text: addresses of
+        files may change without the dataset."""
+        files = [(file.name, file.checksum, file.bytes) for file in self.files]
+        return json.dumps([self.format, self.variant, self.classes, self.sizes, self.short_side, files])
+
 
 def lookup(name, catalog=None):
     """The DatasetEntry of a name; `catalog` maps further names to the entries of ``catalog.datasets``.

@@ -8,7 +8,7 @@ mpl.use("agg")
 import matplotlib.pyplot as plt
 import seaborn as sns
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
 from vit_plasticity.analysis.summary import order_of_component
 from vit_plasticity.runtime.files import atomic
@@ -159,7 +159,11 @@ def log_y(axis):
 
 def _plain_ticks(ticks, limits):
     decades = math.log10(limits[1] / limits[0])
-    ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
+    if decades < 0.6:  # where a LogLocator would show one tick, or all
+        ticks.set_major_locator(MaxNLocator(4))
+        ticks.set_minor_locator(NullLocator())
+    else:
+        ticks.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2 else (1,)))
     ticks.set_major_formatter(FuncFormatter(lambda value, _: _short(value)))
     ticks.set_minor_formatter(NullFormatter())
 

@@ -104,12 +104,16 @@ class Run:
         return columns | {c: v[:steps] for c, v in (self.steps | self.evaluations).items()}
 
 
-def train(run, model, batch_of, evaluate_val, params, between_steps, stop_requested=lambda: False):
+def _say(line):
+    print(line, flush=True)
+
+
+def train(run, model, batch_of, evaluate_val, params, between_steps, stop_requested=lambda: False, report=_say):
     """Train a run to its end, or to divergence; return the number of steps after which its loss was still finite.
 
     batch_of: step → (images, labels). evaluate_val: () → (loss, accuracy, …). between_steps(run) is called
     every 25 steps, after evaluations, and after any step at which stop_requested() is true; it may raise
-    `checkpoints.Interrupted`.
+    `checkpoints.Interrupted`. report is called with a line of text at each evaluation.
     """
     pending = []  # losses and norms that are still on the device
     started = time.perf_counter() - run.duration_s
@@ -136,7 +140,7 @@ def train(run, model, batch_of, evaluate_val, params, between_steps, stop_reques
             run.evaluations["val_loss"][run.step - 1], run.evaluations["val_accuracy"][run.step - 1] = loss, accuracy
             run.keep_best(accuracy)
             where = f"lr {run.lr:g}: step {run.step}/{params.steps}"
-            print(f"{where} loss {run.steps['loss'][run.step - 1]:.4g} val_accuracy {accuracy:.4f}", flush=True)
+            report(f"{where} loss {run.steps['loss'][run.step - 1]:.4g} val_accuracy {accuracy:.4f}")
         run.duration_s = time.perf_counter() - started
         if not pending:
             between_steps(run)

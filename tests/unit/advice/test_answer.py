@@ -88,7 +88,9 @@ def test_stopped_while_measuring_it_leaves_what_it_has(model_folder, dataset_fol
     assert "Stopped before the end" in page.text(found)
 
 
-def test_with_a_budget_candidates_train_and_the_best_is_compared_with_the_probe(model_folder, dataset_folder, tmp_path):
+def test_with_a_budget_candidates_train_and_the_best_is_compared_with_the_probe(
+    model_folder, dataset_folder, tmp_path, capsys
+):
     found = trained(model_folder, dataset_folder, tmp_path, budget=3)
     table = found.table
     assert set(table["component"]) == {"mha", "ln1"} and table["rank"].tolist() == [1, 2]
@@ -97,6 +99,7 @@ def test_with_a_budget_candidates_train_and_the_best_is_compared_with_the_probe(
     assert found.worth["n"] == 30 and found.worth["low"] <= found.worth["difference"] <= found.worth["high"]
     again = trained(model_folder, dataset_folder, tmp_path, budget=3)
     assert again.search.runs[: len(found.search.runs)] == found.search.runs  # nothing is trained twice
+    assert capsys.readouterr().out == ""  # which is for the page alone
 
 
 def test_the_pages_say_the_same_and_their_python_trains_the_names(measured, tmp_path):

@@ -42,7 +42,7 @@ def test_each_weakness_is_one_sentence(arguments, said, tmp_path):
 
 def test_duplicates_within_and_across_splits_are_counted(tmp_path):
     (sentence,) = checks.warnings(dataset(tmp_path / "d", [20, 20], duplicates=[("train", "train")]))
-    assert sentence == "1 images are duplicates of others, equal in every pixel."
+    assert sentence == "1 image is a duplicate of another, equal in every pixel."
     pairs = [("train", "train"), ("train", "test"), ("val", "train")]
     (sentence,) = checks.warnings(dataset(tmp_path / "e", [20, 20], duplicates=pairs))
     assert sentence.startswith("3 images are duplicates") and "2 of them are in another split" in sentence

@@ -62,6 +62,7 @@ def test_logits_and_gradients_equal_those_of_timm(changes, recompute):
         gradients.append((out.detach(), {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}))
     (ours, our_grads), (theirs, their_grads) = gradients
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+    assert our_grads.keys() == their_grads.keys()
     for name, gradient in our_grads.items():
         torch.testing.assert_close(gradient, their_grads[name], rtol=1e-3, atol=1e-4, msg=name)
 
