@@ -10,6 +10,7 @@ import shlex
 from vit_plasticity.analysis import matrix
 from vit_plasticity.analysis.html import document
 from vit_plasticity.analysis.judgement import GIVEN_NULL, NULL, is_single
+from vit_plasticity.analysis.summary import GROUP
 from vit_plasticity.vit.components import parse
 
 _QUESTION = (
@@ -26,7 +27,7 @@ def sections(results, sources, study, command=""):
     answer = [_best(summary, results["tests"], model, ranks) for model, ranks in ranking.groupby("model", sort=False)]
     return [
         ("Question", [_QUESTION]),
-        ("Study", [_size(results, study), *_limits(summary), *_enlarged(results["probe"])]),
+        ("Study", [_size(results, study), *_limits(summary, results["finetune"]), *_enlarged(results["probe"])]),
         ("Answer", answer or ["Nothing has been fine-tuned yet."]),
         ("Could it be known before?", _predictable(results)),
         ("What failed", _failures(results)),
@@ -53,12 +54,12 @@ def _size(results, study):
     )
 
 
-def _limits(summary):
+def _limits(summary, runs):
     """What a study of this size cannot tell."""
     trained = summary[summary["n_runs"] > 0]
     words = []
     if (n := trained["dataset"].nunique()) < 3:
-        words.append(f"{_count(n, 'dataset')} give no interval over datasets (three are needed).")
+        words.append(f"{_count(n, 'dataset gives', 'datasets give')} no interval over datasets (three are needed).")
     elif n < 8:
         words.append(f"With {n} datasets, intervals over datasets are rough and differences have little power.")
     if trained["model"].nunique() == 1:
@@ -68,7 +69,23 @@ def _limits(summary):
     single = trained[trained["component"].map(is_single).astype(bool)]["component"].nunique()
     if 0 < single < 10:
         words.append(f"Predictors are judged on {_count(single, 'component')}: few points for a correlation.")
+    at_ends, n_chosen = _at_ends(trained, runs)
+    if at_ends:
+        words.append(
+            f"In {at_ends} of {n_chosen} cases the learning rate chosen is the smallest or the largest that was tried: "
+            "these components may be better than they look."
+        )
     return [" ".join(words)] if words else []
+
+
+def _at_ends(trained, runs):
+    """(number of cases whose learning rate was chosen at an end of three or more, number of cases with as many)."""
+    if trained.empty:
+        return 0, 0
+    tried = runs.groupby(GROUP)["lr"].agg(["min", "max", "nunique"])
+    chosen = trained[trained["lr"].notna()].join(tried, on=GROUP)
+    chosen = chosen[chosen["nunique"] > 2]
+    return int((chosen["lr"].eq(chosen["min"]) | chosen["lr"].eq(chosen["max"])).sum()), len(chosen)
 
 
 def _enlarged(probe):
@@ -104,9 +121,23 @@ def _best(summary, tests, model, ranks):
         words += (
             f" That is {abs(gap):.1f} points {than} full fine-tuning ({_percent(full['test_accuracy_mean'].iloc[0])})."
         )
+    words += _against_probe(rows)
     if len(single) > 1:
         words += " " + _against_second(tests, model, first["component"], single.iloc[1]["component"])
     return words
+
+
+def _against_probe(rows):
+    """Whether fine-tuning was worth it: the mean gain over the linear probe, on the datasets that have one."""
+    gain = (100 * (rows["test_accuracy_mean"] - rows["probe_accuracy"])).mean()
+    if gain != gain:
+        return ""
+    probe = rows.loc[rows["test_accuracy_mean"].notna(), "probe_accuracy"].mean()
+    return f" A linear probe on the frozen model has {_percent(probe)}, {abs(gain):.1f} points {_less(gain)}."
+
+
+def _less(gain):
+    return "less" if gain >= 0 else "more: fine-tuning was not worth it here"
 
 
 def _against_second(tests, model, first, second):

@@ -55,6 +55,24 @@ def test_a_component_above_full_is_said_to_be_above(tables):
     assert "points above full fine-tuning (10.0 %)" in text_of(tables, ranking=ranking)["Answer"]
 
 
+@pytest.mark.parametrize(("accuracy", "words"), [(0.05, "points less."), (0.99, "more: fine-tuning was not worth it")])
+def test_the_best_is_compared_with_the_probe(tables, accuracy, words):
+    found = text_of(tables, summary=tables["summary"].assign(probe_accuracy=accuracy))["Answer"]
+    assert f"A linear probe on the frozen model has {100 * accuracy:.1f} %," in found and words in found
+
+
+def test_learning_rates_at_an_end_of_the_list_are_counted(tables):
+    """Three rates are tried; two, of which each is an end, would say nothing."""
+    trained = tables["summary"].query("n_runs > 0 and lr.notna()")
+    n = int((trained["lr"] != 0.01).sum())
+    words = f"In {n} of {len(trained)} cases the learning rate chosen is the smallest or the largest"
+    assert n and words in text_of(tables)["Study"]
+    middle = tables["summary"].assign(lr=tables["summary"]["lr"].where(tables["summary"]["lr"].isna(), 0.01))
+    assert "the learning rate chosen" not in text_of(tables, summary=middle)["Study"]
+    two = tables["finetune"].query("lr != 0.01")
+    assert "the learning rate chosen" not in text_of(tables, finetune=two)["Study"]
+
+
 def test_prediction_is_told_with_interval_p_and_n(tables):
     words = text_of(tables)["Could it be known before?"]
     one = tables["correlation"].query(
