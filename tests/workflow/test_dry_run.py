@@ -89,7 +89,7 @@ STUDIES = {
         "plasticity": 5,
         "measure": 4,
         "probe": 4,
-        "finetune": 4 * 12,
+        "finetune": 4 * 15,
         "correlate": 1,
         "plots": 1,
     },

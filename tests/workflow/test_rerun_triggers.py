@@ -40,6 +40,7 @@ BY_HAND = {
     "downloads.mirror": "/a/mirror",
     "pretrain.pool": "class",
     "probe.pool": "class",
+    "probe.tap": "mha",
     "probe.fit_on": "train_and_val",
     "finetune.optimizer": "adamw",
     "finetune.precision": "bf16",
