@@ -47,8 +47,8 @@ def test_make_knows_its_target(command):
 @pytest.mark.parametrize("command", starting("snakemake"))
 def test_snakemake_plans_it(command, tmp_path):
     """Files of the reader's own (mine.yaml, my.yaml) and what hangs on them are left out; image folders are there."""
-    for name in ("images", "photographs"):
-        (tmp_path / name).mkdir()
+    for name in ("images/a", "images/b", "photographs"):
+        (tmp_path / name).mkdir(parents=True)
     words = shlex.split(command)[1:]
     own = [word for word in words if word.endswith(".yaml") and not (ROOT / word).is_file()]
     if own:
