@@ -1,4 +1,4 @@
-"""A study whose cells and Snakemake are killed eight times ends with the tables of one that was left alone."""
+"""A study whose cells and Snakemake are killed a dozen times ends with the tables of one that was left alone."""
 
 import os
 import signal
@@ -17,15 +17,19 @@ STRIKES = [
     Strike("client", "any", KILL),
     Strike("job", "any", TERM),
     Strike("snakemake", "any", KILL),
+    Strike("job", "checkpoint", KILL),
     Strike("client", "checkpoint", INT),
     Strike("job", "final", KILL),
     Strike("snakemake", "any", TERM),
+    Strike("client", "any", TERM),
+    Strike("job", "final", KILL),
     Strike("group", "any", INT),
+    Strike("client", "final", KILL),
 ]
 
 
 @pytest.mark.time_limit(900)
-def test_eight_kills_lose_nothing(smoke, tmp_path):
+def test_a_dozen_kills_lose_nothing(smoke, tmp_path):
     reference, study = Study(tmp_path / "reference", smoke), Study(tmp_path / "study", smoke)
     reference.undisturbed()
     tally = Harness(study, reference.work, STRIKES).run()

@@ -30,6 +30,7 @@ VARIANTS = {
     "registers": {"reg_tokens": 3, "no_embed_class": True},
     "query and key norms": {"qk_norm": True},
     "mean pooling, no class token": {"class_token": False, "global_pool": "avg"},
+    "mean pooling": {"global_pool": "avg"},
     "norm before the blocks": {"pre_norm": True},
     "layer scale": {"init_values": 0.5},
     "no query, key and value bias": {"qkv_bias": False},

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import chromium
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -56,6 +57,24 @@ def test_pandas_reads_a_file_a_list_of_files_and_a_folder(smoke):
     assert set(together["seed"]) == {0, 1} and together["seed"].dtype == int
     measured = pd.read_parquet(results(smoke) / "plasticity")
     assert set(measured["component"]) == {"mha", "ln1"}
+
+
+@chromium.needed
+def test_the_report_shows_every_figure_and_page_without_an_error(study, tmp_path):
+    snakemake(study, "--report", tmp_path / "report.html")
+    look = """
+      const shown = Object.values(results), figures = shown.filter(one => one.mime_type.startsWith("image/"));
+      const width = figure => new Promise(done => {
+        const image = new Image();
+        image.onload = image.onerror = () => done([figure.name, image.naturalWidth]);
+        image.src = figure.data_uri;
+      });
+      const widths = Object.fromEntries(await Promise.all(figures.map(width)));
+      document.title = JSON.stringify({widths, names: shown.map(one => one.name), text: document.body.innerText});"""
+    seen = chromium.what_is_seen((tmp_path / "report.html").read_text(encoding="utf-8"), look, tmp_path)
+    assert seen["widths"].keys() == {f"{name}.png" for name in FIGURES} and min(seen["widths"].values()) > 500
+    assert {f"{name}.html" for name in PAGES} <= set(seen["names"])
+    assert "Could it be known before?" in seen["text"]
 
 
 def test_nothing_half_written_or_left_over_remains(smoke):

@@ -129,15 +129,13 @@ def _best(summary, tests, model, ranks):
 
 def _against_probe(rows):
     """Whether fine-tuning was worth it: the mean gain over the linear probe, on the datasets that have one."""
-    gain = (100 * (rows["test_accuracy_mean"] - rows["probe_accuracy"])).mean()
-    if gain != gain:
+    both = rows.dropna(subset=["test_accuracy_mean", "probe_accuracy"])
+    if both.empty:
         return ""
-    probe = rows.loc[rows["test_accuracy_mean"].notna(), "probe_accuracy"].mean()
-    return f" A linear probe on the frozen model has {_percent(probe)}, {abs(gain):.1f} points {_less(gain)}."
-
-
-def _less(gain):
-    return "less" if gain >= 0 else "more: fine-tuning was not worth it here"
+    probe = both["probe_accuracy"].mean()
+    gain = 100 * (both["test_accuracy_mean"].mean() - probe)
+    words = "less" if gain >= 0 else "more: this component was not worth training here"
+    return f" A linear probe on the frozen model has {_percent(probe)}, {abs(gain):.1f} points {words}."
 
 
 def _against_second(tests, model, first, second):

@@ -115,6 +115,9 @@ COLUMNS = {
     "n_runs": Column("whole", "Runs", "runs trained, over seeds and learning rates"),
     "n_diverged": Column("whole", "Diverged", "runs that diverged; in regret, datasets on which the chosen one did"),
     "trained_fraction": Column("share", "Parameters trained", "values that train / values in the model"),
+    "gain_over_head": Column(
+        "points", "Above head", "this test accuracy minus that of `head`, whose cells have the same readout"
+    ),
     "gap_to_full": Column("points", "Below full", "test accuracy of full fine-tuning minus this one's"),
     "shifted_accuracy_mean": Column(
         "share", "Shifted tests", "mean accuracy on shifted test sets, of the runs at the learning rate reported"

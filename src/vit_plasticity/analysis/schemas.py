@@ -23,7 +23,7 @@ COLUMNS = {
     "shifted": f"{_CELL} evaluated_on lr accuracy n_test",
     "summary": f"{_GROUP} plasticity plasticity_ci_low plasticity_ci_high bound lr n_seeds val_accuracy_mean "
     "test_accuracy_mean test_accuracy_std probe_accuracy relative_gain lr_spread n_runs n_diverged trained_fraction "
-    "gap_to_full shifted_accuracy_mean n_trained peak_memory_mb step_duration_s on_front resolved",
+    "gain_over_head gap_to_full shifted_accuracy_mean n_trained peak_memory_mb step_duration_s on_front resolved",
     "ranking": "model component n_datasets plasticity_mean test_accuracy_mean relative_gain_mean rank_mean",
     "predictors": f"{_GROUP} predictor block value ci_low ci_high n duration_s",
     "correlation": "predictor scope model dataset outcome statistic estimate n n_blocks ci_low ci_high p_value",

@@ -61,11 +61,10 @@ def with_ranges(means, rates, runs):
         component = components.parse(name)
         if component.base and component.base != component:
             ((_, blocks),) = component.terms
-            wanted.append({"model": model, "dataset": dataset, "component": component.base.name}
-                          | {"named": name, "blocks": blocks})  # fmt: skip
+            wanted.append([model, dataset, component.base.name, name, blocks])
     if not wanted:
         return means
-    found = pd.DataFrame(wanted).merge(rates, on=GROUP)
+    found = pd.DataFrame(wanted, columns=[*GROUP, "named", "blocks"]).merge(rates, on=GROUP)
     trained = [blocks is None or block in blocks for block, blocks in zip(found["block"], found["blocks"], strict=True)]
     found = found[trained].drop(columns="component").rename(columns={"named": "component"})
     of_ranges = found.groupby(GROUP, sort=False).agg(plasticity=("rate_mean", "mean"), n_pairs=("n_pairs", "max"))
@@ -223,13 +222,17 @@ def paired_tests(summary):
 
 
 def _compared(summary):
-    """With what an accuracy is compared to: the probe (relative gain) and full fine-tuning (gap)."""
+    """With what an accuracy is compared to: the probe (relative gain), the head alone, and full fine-tuning (gap)."""
     accuracy, probe = summary["test_accuracy_mean"], summary["probe_accuracy"]
-    full = summary[summary["component"].eq("full")].set_index(["model", "dataset"])["test_accuracy_mean"].rename("full")
-    full = summary.join(full, on=["model", "dataset"])["full"]
-    return summary.assign(
-        relative_gain=(accuracy - probe) / probe.where(probe > 0, math.nan), gap_to_full=full - accuracy
-    )
+    full, head = (_accuracy_beside(summary, component) for component in ("full", "head"))
+    relative_gain = (accuracy - probe) / probe.where(probe > 0, math.nan)
+    return summary.assign(relative_gain=relative_gain, gain_over_head=accuracy - head, gap_to_full=full - accuracy)
+
+
+def _accuracy_beside(summary, component):
+    """For every row, the test accuracy of one component on the same model and dataset."""
+    own = summary[summary["component"].eq(component)].set_index(GROUP[:2])["test_accuracy_mean"]
+    return summary[GROUP[:2]].join(own, on=GROUP[:2])["test_accuracy_mean"]
 
 
 def _ordered(summary, like):

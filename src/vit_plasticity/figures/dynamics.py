@@ -19,7 +19,7 @@ _BY_LR = ["model", "component", "lr"]
 _MEASURES_BY_LR = [*_MEASURES, "component_gradient_norm"]
 
 
-def _drawn(path, finetune, summary):
+def _read_drawn(path, finetune, summary):
     """The history, with its outcome, of the runs that are drawn: those at a chosen learning rate, and the diverged.
 
     path: the history table, of which only these rows are held in memory; all rows of a large study are gigabytes.
@@ -33,7 +33,7 @@ def _drawn(path, finetune, summary):
     return pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=[*columns, "outcome"])
 
 
-def _by_lr(path, finetune):
+def _read_by_lr(path, finetune):
     """The history of every run in short: means over datasets, seeds and spans of a run's steps.
 
     Columns model, component, lr, share (of the steps done, in the middle of the span), and the measures; of these only
@@ -55,7 +55,7 @@ def _by_lr(path, finetune):
 
 def by_lr(study, styles):
     """Per component, each learning rate in a shade: loss, the gradient norms of all and of the component, accuracy."""
-    history = _by_lr(study.history, study.finetune)
+    history = _read_by_lr(study.history, study.finetune)
     if history.empty:
         return theme.note(NOTHING_TRAINED)
     groups = list(study.trained[["model", "component"]].drop_duplicates().itertuples(index=False))
@@ -92,7 +92,7 @@ def draw(study, styles):
 
     Their last finite value is a cross, at the edge of the panel where it lies beyond what the other runs span.
     """
-    history = _drawn(study.history, study.finetune, study.summary)
+    history = _read_drawn(study.history, study.finetune, study.summary)
     if history.empty:
         return theme.note(NOTHING_TRAINED)
     curves, evaluations, broken = _reduced(history)

@@ -176,6 +176,7 @@ def test_the_summary_joins_what_belongs_together(written):
     assert found["probe_accuracy"] == probe
     assert found["relative_gain"] == pytest.approx((found["test_accuracy_mean"] - probe) / probe)
     assert found["gap_to_full"] == pytest.approx(full["test_accuracy_mean"] - found["test_accuracy_mean"])
+    assert pd.isna(found["gain_over_head"])  # no cell of `head`
     bounds = written.predictors.query("predictor == 'bound' and dataset == 'a' and component == 'mha'")
     assert found["bound"] == pytest.approx(bounds[bounds["block"].notna()]["value"].mean())
     assert found["plasticity"] == pytest.approx(
@@ -244,6 +245,16 @@ def test_parameters_of_the_head_are_no_parameters_of_a_component():
         runs=trained,
     )
     assert found[["component", "predictor", "value"]].values.tolist() == [["mha", "parameters", np.log10(263_000)]]
+
+
+def test_gain_over_head_is_over_the_cells_of_head_on_the_same_dataset(tmp_path):
+    grid = {"models": ["m"], "datasets": ["a", "b"], "components": ["mha", "head"], "seeds": [0]}
+    run(tmp_path / "t", "--results", str(write_study(tmp_path / "r", **grid, steps=4, every=2)))
+    summary = pd.read_parquet(tmp_path / "t/summary.parquet").set_index(["dataset", "component"])
+    for dataset in ("a", "b"):
+        mha, head = (summary.loc[(dataset, component)] for component in ("mha", "head"))
+        assert mha["gain_over_head"] == mha["test_accuracy_mean"] - head["test_accuracy_mean"]
+        assert head["gain_over_head"] == 0
 
 
 def test_plasticity_of_ranges_and_masks_is_the_mean_of_their_blocks(tmp_path):

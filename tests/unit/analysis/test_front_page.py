@@ -1,10 +1,9 @@
 """The front page: every statement follows from the tables, and says what they do not show."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
+import chromium
 import pandas as pd
 import pytest
 from synthetic_study import DEMO, write_study
@@ -55,7 +54,9 @@ def test_a_component_above_full_is_said_to_be_above(tables):
     assert "points above full fine-tuning (10.0 %)" in text_of(tables, ranking=ranking)["Answer"]
 
 
-@pytest.mark.parametrize(("accuracy", "words"), [(0.05, "points less."), (0.99, "more: fine-tuning was not worth it")])
+@pytest.mark.parametrize(
+    ("accuracy", "words"), [(0.05, "points less."), (0.99, "more: this component was not worth training")]
+)
 def test_the_best_is_compared_with_the_probe(tables, accuracy, words):
     found = text_of(tables, summary=tables["summary"].assign(probe_accuracy=accuracy))["Answer"]
     assert f"A linear probe on the frozen model has {100 * accuracy:.1f} %," in found and words in found
@@ -143,23 +144,15 @@ def test_every_column_is_described_and_the_page_is_up_to_date():
     assert (ROOT / "docs/columns.md").read_text(encoding="utf-8") == dictionary.page(lists)
 
 
-@pytest.mark.skipif(not shutil.which("chromium"), reason="no Chromium here")
+@chromium.needed
 @pytest.mark.parametrize("page", ["answer", "summary", "regret"])
 def test_pages_open_from_disk_without_an_error_and_sort(folder, tmp_path, page):
-    """The page gets a script that clicks a head and writes what it sees into the title."""
-    probe = """<script>
-      window.addEventListener("load", () => {
-        const table = document.querySelector("table"), head = table.querySelector("thead th");
-        const column = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
-        head.click(); const up = column(); head.click(); const down = column();
-        document.title = JSON.stringify({up, down});
-      });</script></body>"""
-    copy = tmp_path / "page.html"
-    copy.write_text((folder / f"{page}.html").read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
-    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--v=0"]
-    command += [f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=5000", "--dump-dom", copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert "CONSOLE" not in done.stderr
-    seen = json.loads(done.stdout.split("<title>")[1].split("</title>")[0].replace("&amp;", "&"))
+    text = (folder / f"{page}.html").read_text(encoding="utf-8")
+    clicks = """
+      const table = document.querySelector("table"), head = table.querySelector("thead th");
+      const column = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+      head.click(); const up = column(); head.click(); const down = column();
+      document.title = JSON.stringify({up, down});"""
+    seen = chromium.what_is_seen(text, clicks, tmp_path)
     assert seen["up"] == sorted(seen["up"], key=str.lower) and seen["down"] == sorted(seen["up"], key=str.lower)[::-1]
-    assert "http" not in (folder / f"{page}.html").read_text().replace("http-equiv", "")
+    assert "http" not in text.replace("http-equiv", "")

@@ -9,15 +9,16 @@ from vit_plasticity.vit.components import MEASURABLE
 
 
 class PreNorm:
-    """A `families.Family` but for `name` and `embed`. Of what a block is made is said by the class attributes."""
+    """A `families.Family` but for `name` and `embed`. The attributes are timm's classes: of the model, of its blocks,
+    and of the attention and feed-forward layers that are known to work."""
 
-    model: type
-    block: type
+    model_class: type
+    block_class: type
     attentions: tuple
     mlps: tuple
 
     def owns(self, model):
-        return type(model) is self.model
+        return type(model) is self.model_class
 
     def check(self, model, name):
         if not model.global_pool:
@@ -26,7 +27,7 @@ class PreNorm:
                 "global_pool to 'token' or 'avg' in model_args of its config.json"
             )
         expected = {
-            "": (self.block,),
+            "": (self.block_class,),
             "norm1": None,
             "attn": self.attentions,
             "norm2": None,

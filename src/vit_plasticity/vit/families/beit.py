@@ -11,7 +11,7 @@ class Beits(PreNorm):
     """See `families.Family`. The paper's bound is for attention that positions do not enter, so there is none here."""
 
     name = "a timm Beit of Blocks with LayerNorm"
-    model, block = beit.Beit, beit.Block
+    model_class, block_class = beit.Beit, beit.Block
     attentions, mlps = (beit.Attention,), (Mlp, SwiGLU)
 
     def context(self, model):

@@ -9,7 +9,7 @@ class Distilled(vision_transformer.VisionTransformers):
     """See `families.Family`. Both classifiers train, and the mean of both tokens is what the head reads."""
 
     name = "a timm VisionTransformerDistilled of the same Blocks"
-    model = VisionTransformerDistilled
+    model_class = VisionTransformerDistilled
 
     def classifiers(self, model):
         return [model.head, model.head_dist]

@@ -8,10 +8,11 @@ from vit_plasticity.vit.families._pre_norm import PreNorm
 
 
 class Evas(PreNorm):
-    """See `families.Family`. The paper's bound is for attention that positions do not enter, so there is none here."""
+    """See `families.Family`. There is no bound of attention: the paper's is for attention that positions do not enter,
+    which here that of EVA alone is."""
 
     name = "a timm Eva of EvaBlocks with LayerNorm"
-    model, block = Eva, EvaBlock
+    model_class, block_class = Eva, EvaBlock
     attentions, mlps = (EvaAttention, AttentionRope), (Mlp, GluMlp, SwiGLU)
 
     def context(self, model):

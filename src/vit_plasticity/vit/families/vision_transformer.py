@@ -15,7 +15,7 @@ class VisionTransformers(PreNorm):
     """See `families.Family`."""
 
     name = "a timm VisionTransformer of pre-norm Blocks with LayerNorm, Attention, and Mlp or GluMlp"
-    model, block = VisionTransformer, Block
+    model_class, block_class = VisionTransformer, Block
     attentions, mlps = (timm_attention.Attention,), (Mlp, GluMlp)
 
     def attention(self, block):
