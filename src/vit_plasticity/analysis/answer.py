@@ -134,8 +134,9 @@ def _against_probe(rows):
         return ""
     probe = both["probe_accuracy"].mean()
     gain = 100 * (both["test_accuracy_mean"].mean() - probe)
-    words = "less" if gain >= 0 else "more: this component was not worth training here"
-    return f" A linear probe on the frozen model has {_percent(probe)}, {abs(gain):.1f} points {words}."
+    words = f"{gain:.1f} points less" if gain > 0 else f"{-gain:.1f} points more" if gain < 0 else "as much"
+    worth = "." if gain > 0 else ": this component was not worth training here."
+    return f" A linear probe on the frozen model has {_percent(probe)}, {words}{worth}"
 
 
 def _against_second(tests, model, first, second):

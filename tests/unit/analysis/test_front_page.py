@@ -55,11 +55,13 @@ def test_a_component_above_full_is_said_to_be_above(tables):
 
 
 @pytest.mark.parametrize(
-    ("accuracy", "words"), [(0.05, "points less."), (0.99, "more: this component was not worth training")]
+    ("accuracy", "words"), [(0.05, "points less."), (0.99, "points more: this component was not worth")]
 )
 def test_the_best_is_compared_with_the_probe(tables, accuracy, words):
     found = text_of(tables, summary=tables["summary"].assign(probe_accuracy=accuracy))["Answer"]
     assert f"A linear probe on the frozen model has {100 * accuracy:.1f} %," in found and words in found
+    equal = tables["summary"].assign(probe_accuracy=tables["summary"]["test_accuracy_mean"])
+    assert "as much: this component was not worth training here." in text_of(tables, summary=equal)["Answer"]
 
 
 def test_learning_rates_at_an_end_of_the_list_are_counted(tables):
