@@ -5,7 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from processes import ROOT, SNAKEMAKE
+from processes import ROOT, SNAKEMAKE, stage
 
 from vit_plasticity.__main__ import programs
 
@@ -68,3 +68,14 @@ def test_programs_know_their_options(command):
     shared = (ROOT / "src" / "vit_plasticity" / "runtime" / "cli.py").read_text(encoding="utf-8")
     for option in (word for word in words if word.startswith("--")):
         assert f'"{option}"' in source + shared
+
+
+def test_the_readme_shows_what_recommend_says_of_the_shipped_model(tmp_path):
+    stage("fetch", "dataset", "digits", "--output", "digits", cwd=tmp_path, warm=False)
+    asked = ["--model", "vit_mini", "--data", "digits", "--patience", "4s", "--cache", "cache", "--device", "cpu"]
+    said = stage("recommend", *asked, cwd=tmp_path, warm=False).stdout
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.partition("the one without a budget says:\n\n")[2].split("\n\n")[0].splitlines()
+    assert len(shown) == 2
+    for line in shown:
+        assert line.strip().removesuffix("…").strip() in said
