@@ -30,6 +30,6 @@ include: "workflow/rules/optional.smk"
 rule all:
     default_target: True
     input:
-        measurements_and_cells(),
+        missing,
         study_files(grid.tables()),
         study_files(grid.figures()),

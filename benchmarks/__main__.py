@@ -15,7 +15,7 @@ from vit_plasticity.runtime.files import atomic
 
 SUBJECTS = ("plasticity", "predictors", "data", "step", "jobs", "study", "dag", "demo")
 KEPT = report.FOLDER / "results.json"
-LIMIT_S = 900
+LIMIT_S = 1800
 """Seconds after which a subject counts as failed, so that nobody need watch."""
 
 

@@ -1,6 +1,6 @@
 rule correlate:
     input:
-        measurements_and_cells(),
+        [f"<results>/{path}" for name in grid.TABLES_READ for path in FILES[name]],
     output:
         study_files(grid.tables()),
     log:

@@ -82,10 +82,12 @@ def in_report(path):
     )
 
 
-def measurements_and_cells():
-    """Every file of the stages that measure, and of every cell. Snakemake looks no further than what is asked for, so they
-    are asked for one by one."""
-    return [f"<results>/{path}" for paths in FILES.values() for path in paths]
+def missing(wildcards):
+    """Files of the stages that measure, and of cells, that are not there. Snakemake looks no further than what is asked for:
+    it would not see that one is gone which a finished table was made from. What is there is found through that table.
+    """
+    paths = (path for paths in FILES.values() for path in paths)
+    return [f"<results>/{path}" for path in paths if not Path(RESULTS, path).exists()]
 
 
 def drawn_from(figure):
@@ -115,21 +117,30 @@ def plasticity_settings():
     )
 
 
-def finetune_settings(wildcards):
-    return studies.json_text(studies.stage_settings(config, "finetune", wildcards.dataset, wildcards.model))
+def finetune_settings():
+    """The settings of a cell. What is the same for all cells is no function: Snakemake would ask it for every one."""
+    if not config["overrides"]:
+        return settings("finetune")
+    return lambda wildcards: studies.json_text(
+        studies.stage_settings(config, "finetune", wildcards.dataset, wildcards.model)
+    )
 
 
-def short_run_settings(wildcards):
+def short_run_settings():
     """The settings of the cells where a predictor fine-tunes; otherwise none, so that they change nothing."""
-    return finetune_settings(wildcards) if studies.fine_tunes(config["predictors"]) else "{}"
+    return finetune_settings() if studies.fine_tunes(config["predictors"]) else "{}"
 
 
-def candidates(wildcards):
-    return grid.candidates(GRID, wildcards.component)
+def candidates():
+    """The names that an adaptive component may become; none for every other."""
+    return (lambda wildcards: grid.candidates(GRID, wildcards.component)) if grid.adaptive(GRID) else []
 
 
-def predicted(wildcards):
-    return [
+def predicted():
+    """The files that an adaptive component is resolved from; none for every other."""
+    if not grid.adaptive(GRID):
+        return []
+    return lambda wildcards: [
         f"<results>/{path}" for path in grid.predicted(GRID, wildcards.model, wildcards.dataset, wildcards.component)
     ]
 

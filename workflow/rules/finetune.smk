@@ -2,7 +2,7 @@ rule finetune:
     input:
         model="resources/models/{model}",
         dataset="resources/datasets/{dataset}",
-        predicted=predicted,
+        predicted=predicted(),
     output:
         runs=PATHS["finetune"],
         history=PATHS["history"],
@@ -13,8 +13,8 @@ rule finetune:
         "../../envs/torch.yaml"
     params:
         study=config["study"],
-        settings=finetune_settings,
-        candidates=candidates,
+        settings=finetune_settings(),
+        candidates=candidates(),
         rev=1,
     # Only an adaptive component has candidates, and what is predicted of them.
     # exec: a shell in between would die of SIGTERM at once, and the cell lose its time to write a checkpoint.

@@ -47,7 +47,7 @@ if GRID["predictors"]:
             predictors=GRID["predictors"],
             components=grid.measured(GRID),
             settings=settings("measure"),
-            finetune=short_run_settings,
+            finetune=short_run_settings(),
             rev=1,
         shell:
             "python -m vit_plasticity.warm measure --model {input.model} --source {input.source} --dataset {input.dataset}"

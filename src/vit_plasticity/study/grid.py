@@ -150,6 +150,11 @@ def files(grid):
     }
 
 
+def adaptive(grid):
+    """Names of the components that become others for every model and dataset."""
+    return [name for name in grid["components"] if parse(name).auto]
+
+
 def candidates(grid, component):
     """Names of the study's components that an adaptive one may become, sorted: single ones, which have the predictor as
     far as their names tell. None for every other component."""
@@ -170,7 +175,7 @@ def predicted(grid, model, dataset, component):
 
 def measured(grid):
     """Names of the components that predictors have values of: all but adaptive ones, sorted."""
-    return sorted(name for name in grid["components"] if not parse(name).auto)
+    return sorted(set(grid["components"]) - set(adaptive(grid)))
 
 
 def _checked(grid):
