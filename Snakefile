@@ -30,6 +30,6 @@ include: "workflow/rules/optional.smk"
 rule all:
     default_target: True
     input:
-        missing,
+        missing_files(),
         study_files(grid.tables()),
         study_files(grid.figures()),

@@ -82,12 +82,14 @@ def in_report(path):
     )
 
 
-def missing(wildcards):
+def missing_files():
     """Files of the stages that measure, and of cells, that are not there. Snakemake looks no further than what is asked for:
     it would not see that one is gone which a finished table was made from. What is there is found through that table.
     """
-    paths = (path for paths in FILES.values() for path in paths)
-    return [f"<results>/{path}" for path in paths if not Path(RESULTS, path).exists()]
+    paths = [path for paths in FILES.values() for path in paths]
+    if ALONE:  # otherwise another workflow decides in which folder they are
+        paths = [path for path in paths if workflow.is_main_process and not Path(RESULTS, path).exists()]
+    return [f"<results>/{path}" for path in paths]
 
 
 def drawn_from(figure):
