@@ -46,6 +46,23 @@ def test_killed_client_takes_its_job_with_it(cell):
     assert not cell.output.exists()
 
 
+def test_a_job_has_no_library_left_to_import(smoke, tmp_path):
+    """What the worker did not import before it forked, every job would import for itself."""
+    code = """
+        import sys
+        from vit_plasticity.runtime import worker
+
+        worker.preload()
+        before = set(sys.modules)
+        sys.modules["vit_plasticity.finetune"].main(sys.argv[1:])
+        print("new:", *(set(sys.modules) - before))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), *Cell(tmp_path, smoke).arguments]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    new = re.search("^new:(.*)$", said, re.MULTILINE)[1].split()
+    assert not [name for name in new if not name.startswith("pyarrow.")]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_reach_the_job_and_its_status_comes_back(cell, number):
     process = cell.start()

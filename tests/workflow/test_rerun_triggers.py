@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from planning import plan
-from processes import ROOT, SMOKE, copy_checkout, edit, smoke_config, snakemake, stable
+from processes import ROOT, SMOKE, copy_checkout, edit, remove, smoke_config, snakemake, stable
 
 from vit_plasticity.data import registry as datasets
 from vit_plasticity.study import config as studies
+from vit_plasticity.study.grid import PATHS
 
 ANALYSIS = {"correlate": 1, "plots": 1}
 MEASURE = {"plasticity": 2, "measure": 2, "probe": 2}
@@ -132,6 +133,23 @@ def test_cases_cover_every_section():
 def test_nothing_changed_runs_nothing(smoke):
     assert plan(smoke, SMOKE) == []
     assert plan(smoke, resolved()) == []
+
+
+REMADE = {
+    "plasticity": ["plasticity"],
+    "measure": ["measure"],
+    "probe": ["probe"],
+    "evaluate": ["evaluate"],
+    **dict.fromkeys(("finetune", "history", "trained"), ["finetune", "evaluate"]),
+}
+"""What a cell or a measurement wrote → the rules that run when it is gone, beside the analysis."""
+
+
+@pytest.mark.parametrize("name", PATHS)
+def test_a_lost_file_is_made_again_though_the_tables_are_finished(study, name):
+    key = {"model": "vit_smoke", "dataset": "digits", "component": "mha", "seed": 0, "predictor": "bound"}
+    remove(study / "results" / "smoke" / PATHS[name].format(**key))
+    assert rerun(study, SMOKE) == dict.fromkeys(REMADE[name], 1) | ANALYSIS
 
 
 def test_order_of_keys_does_not_matter(smoke):

@@ -24,6 +24,21 @@ STAGES = ("evaluate", "finetune", "landscape", "measure", "plasticity", "pretrai
 """The stages that a worker runs: those that import torch."""
 
 
+AT_FIRST_USE = ("jsonschema", "torch._dynamo")
+"""What other libraries import no sooner than it is used: torch._dynamo when an optimizer is made."""
+
+
+def preload():
+    """Import all that jobs will use, also what is imported at its first use: a job would do it again and again."""
+    for module in (*(f"vit_plasticity.{stage}" for stage in STAGES), *AT_FIRST_USE):
+        importlib.import_module(module)
+    vit = importlib.import_module("vit_plasticity.vit")
+    for name in vit.__all__:
+        getattr(vit, name)
+    vit.families.families()
+    source.fingerprint()  # of the code that is loaded now, whatever becomes of its files
+
+
 def serve(path, descriptor):
     """Fork a monitor for each request to the listening socket `path`, until standard input is closed."""
     listener = socket.socket(fileno=descriptor)
@@ -35,11 +50,7 @@ def serve(path, descriptor):
             break  # nothing is ever written to the pipe: it was closed
         connection, _ = listener.accept()
         if not warm:
-            # At the first request, not at the start: a workflow without such jobs pays nothing.
-            for stage in STAGES:
-                importlib.import_module(f"vit_plasticity.{stage}")
-            source.fingerprint()  # of the code that is loaded now, whatever becomes of its files
-            importlib.import_module("torch._dynamo")  # what an optimizer imports when it is made
+            preload()  # not at the start: a workflow without such jobs pays nothing
             warm = True
         if os.fork() == 0:
             listener.close()
