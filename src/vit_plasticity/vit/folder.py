@@ -7,6 +7,7 @@ from pathlib import Path
 import safetensors
 import timm
 from timm.models._hub import save_for_hf
+from torch.overrides import TorchFunctionMode
 
 from vit_plasticity.runtime.cli import InputError
 from vit_plasticity.vit import families
@@ -36,9 +37,23 @@ def load(folder, device="cpu"):
     return prepare(model.to(device)).eval()
 
 
+class _Undrawn(TorchFunctionMode):
+    """Within it, what is to be filled with random numbers stays as it is: to draw weights that are then replaced takes
+    longer than to read those that replace them."""
+
+    drawing = frozenset({"uniform_", "normal_", "erfinv_", "kaiming_uniform_", "xavier_uniform_", "trunc_normal_"})
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        given = kwargs or {}
+        if getattr(function, "__name__", "") in self.drawing:
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
+
+
 def _build(folder):
     try:
-        return timm.create_model(f"local-dir:{folder}", pretrained=True)
+        with _Undrawn():
+            return timm.create_model(f"local-dir:{folder}", pretrained=True)
     except (RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
         raise InputError(f"{folder}: weights and architecture do not fit: {error}") from error
 
