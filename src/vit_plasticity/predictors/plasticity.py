@@ -20,7 +20,7 @@ from vit_plasticity.predictors import rates as changes
 from vit_plasticity.predictors.task import with_intervals
 from vit_plasticity.vit import components
 
-CHUNK_BYTES, GPU_CHUNK_BYTES = 24 * 2**20, 4 * 2**30
+CHUNK_BYTES, GPU_CHUNK_BYTES = 8 * 2**20, 4 * 2**30
 """Working memory of a chunk of pairs with one target; more does not make the matrix products faster."""
 
 

@@ -55,10 +55,12 @@ class Linears:
 
     def __init__(self, parts, model):
         width = vit.family(model).width(model)
-        self.grams = parts[0][0].weight.new_empty(width, len(parts), width)  # (D, n_blocks, D)
+        self.grams = parts[0][0].weight.new_zeros(width, len(parts), width)  # (D, n_blocks, D)
         for index, modules in enumerate(parts):
-            w = torch.cat([module.weight[:, :width] for module in modules]).T.contiguous()  # (D, out)
-            self.grams[:, index] = linear(w, w)
+            # D outputs at a time: the Gram matrices fill most of the memory that is needed, and copies count.
+            for rows in (rows for module in modules for rows in module.weight[:, :width].split(width)):
+                w = rows.T.contiguous()  # (D, D)
+                self.grams[:, index] += linear(w, w)
         self.prefix = vit.family(model).n_tokens(model)[0]
 
     def numbers_per_pair(self, length, width):
