@@ -36,7 +36,7 @@ def of_pairs(size):
 
     @torch.inference_mode()
     def passes():
-        for x, y in zip(source.split(in_situ.BATCH), target.split(in_situ.BATCH), strict=True):
+        for x, y in zip(*(images.split(points.at_once(model)) for images in (source, target)), strict=True):
             vit.family(model).after_blocks(model, vit.embed(model, torch.cat([x, y])))
 
     functions = {"ours": lambda: in_situ.changes(model, source, target), "passes": passes}
@@ -56,7 +56,7 @@ def of_gradients(size):
         parameter.requires_grad_(name in names)
 
     def passes():
-        for x, wanted in zip(images.split(gradients.PART), labels.split(gradients.PART), strict=True):
+        for x, wanted in zip(*(given.split(points.at_once(model)) for given in (images, labels)), strict=True):
             logits = functional.linear(family.pre_logits(model, x), *head)
             functional.cross_entropy(logits, wanted, reduction="sum").backward()
         model.zero_grad()

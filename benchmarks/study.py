@@ -26,7 +26,7 @@ from vit_plasticity.study import config as studies
 from vit_plasticity.study import grid
 from vit_plasticity.vit.components import MEASURABLE
 
-PAIRS = 16
+PAIRS = 64
 
 
 def measure():

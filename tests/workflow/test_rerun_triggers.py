@@ -140,7 +140,9 @@ REMADE = {
     "measure": ["measure"],
     "probe": ["probe"],
     "evaluate": ["evaluate"],
-    **dict.fromkeys(("finetune", "history", "trained"), ["finetune", "evaluate"]),
+    "finetune": ["finetune", "evaluate"],
+    "history": ["finetune", "evaluate"],
+    "trained": ["finetune", "evaluate"],
 }
 """What a cell or a measurement wrote → the rules that run when it is gone, beside the analysis."""
 

@@ -16,9 +16,6 @@ from torch.nn import functional
 from vit_plasticity import vit
 from vit_plasticity.predictors import points
 
-PART = 32
-"""Images at a time; a batch is worked through in such parts."""
-
 
 class Gradient(NamedTuple):
     """What is known of one parameter θ: its gradient g of the mean loss over all images; squared norms of the gradients
@@ -46,13 +43,14 @@ def measure(model, head, split, batches, names):
 
     head: weight (K, D) and bias (K,) that turn what the model's head reads into logits. batches: positions in `split`.
     """
+    part = points.at_once(model)
     with _training_only(model, names) as trained:
         totals = {name: torch.zeros_like(parameter) for name, parameter in trained.items()}
         squares = {name: [] for name in trained}
         of_images = {name: 0.0 for name in trained}
         for batch in batches:
-            for start in range(0, len(batch), PART):
-                some = batch[start : start + PART]
+            for start in range(0, len(batch), part):
+                some = batch[start : start + part]
                 images = points.images(model, split, some)
                 labels = torch.tensor(np.asarray(split.labels)[some], device=images.device)
                 for name, norms in _backward(model, head, images, labels, trained).items():
@@ -99,7 +97,7 @@ def _backward(model, head, images, labels, trained):
         for module in model.modules()
         if (own := {key: names[id(p)] for key, p in module.named_parameters(recurse=False) if id(p) in names})
     }
-    family, calls, handles = vit.family(model), {}, []
+    family, calls, handles, found = vit.family(model), {}, [], {}
     embedded = _embedding_names(model, names)
 
     def note(module, received, named, gave):
@@ -107,7 +105,16 @@ def _backward(model, head, images, labels, trained):
             return
         call = [received[0].detach(), None, named]
         calls.setdefault(module, []).append(call)
-        gave.register_hook(lambda gradient: call.__setitem__(1, gradient))
+
+        def arrived(gradient):
+            call[1] = gradient
+            if isinstance(module, (nn.Linear, nn.LayerNorm)) and len(calls[module]) == 1:
+                # At once, so that no gradient is kept until the pass ends: its memory serves the next layer.
+                norms = _of_module(module, *call, owners[module])
+                found.update({owners[module][key]: values for key, values in norms.items()})
+                call[:2] = None, None
+
+        gave.register_hook(arrived)
 
     def note_tokens(block, received):
         calls["tokens"] = [[images, None]]
@@ -125,7 +132,6 @@ def _backward(model, head, images, labels, trained):
     finally:
         for handle in handles:
             handle.remove()
-    found = {}
     with torch.no_grad():
         for module, own in owners.items():
             if len(call := calls.get(module, [])) == 1 and call[0][1] is not None:

@@ -10,10 +10,8 @@ from typing import NamedTuple
 import torch
 
 from vit_plasticity import vit
+from vit_plasticity.predictors import points
 from vit_plasticity.vit.components import MEASURABLE
-
-BATCH = 32
-"""Pairs at a time."""
 
 
 class Changes(NamedTuple):
@@ -51,11 +49,8 @@ def changes(model, source, target, components=MEASURABLE):
         raise ValueError(f"no rate of change is defined for {unknown[0]!r}; choose from {', '.join(MEASURABLE)}")
     if source.shape != target.shape:
         raise ValueError(f"source has shape {tuple(source.shape)} and target {tuple(target.shape)}; they must agree")
-    parts = [
-        _changes_of_batch(model, source[start : start + BATCH], target[start : start + BATCH], components)
-        for start in range(0, len(source), BATCH)
-    ]
-    return joined(parts)
+    pairs = zip(*(images.split(points.at_once(model)) for images in (source, target)), strict=True)
+    return joined([_changes_of_batch(model, x, y, components) for x, y in pairs])
 
 
 def joined(parts):
@@ -103,4 +98,4 @@ def _changes_of_batch(model, source, target, components):
 
 def _norm(tokens):
     """Frobenius norm of each pair's tokens: (N, L, D) → float64 (N,)."""
-    return tokens.square().sum(dim=(1, 2), dtype=torch.float64).sqrt()
+    return torch.linalg.vector_norm(tokens, dim=2).double().square().sum(dim=1).sqrt()

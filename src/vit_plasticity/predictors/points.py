@@ -32,6 +32,18 @@ def images(model, split, indices):
     return batches.normalise(pixels.to(next(model.parameters()).device), preprocessing)
 
 
+NUMBERS, GPU_NUMBERS = 2**20, 2**24
+
+
+def at_once(model):
+    """How many images, or pairs of them, are worked on at a time: as many as have NUMBERS numbers in their tokens.
+
+    Of small models that is many, which share the time that Python takes; of large ones few, which caches hold.
+    """
+    family, on_gpu = vit.family(model), next(model.parameters()).is_cuda
+    return max(4, (GPU_NUMBERS if on_gpu else NUMBERS) // (family.n_tokens(model)[1] * family.width(model)))
+
+
 class Tokens(NamedTuple):
     """Sizes of embedded tokens: the root mean square and the largest of their norms, and the smallest variance, over
     its width, of a patch token; of n images."""

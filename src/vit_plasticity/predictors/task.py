@@ -42,8 +42,9 @@ class Task(Ledger):
     def changes(self):
         """What the measurable components do to the pairs in situ: {component: `in_situ.Changes`}."""
         components, parts = sorted({base for _, base, _ in measured(self)}), []
-        for start in range(0, len(self.pairs[0]), in_situ.BATCH):
-            some = slice(start, start + in_situ.BATCH)
+        at_once = points.at_once(self.model)
+        for start in range(0, len(self.pairs[0]), at_once):
+            some = slice(start, start + at_once)
             source, target = (
                 points.images(self.model, split, indices[some])
                 for split, indices in zip((self.source, self.target), self.pairs, strict=True)

@@ -64,7 +64,7 @@ def losses(model, head, split, indices):
 
 @pytest.mark.parametrize("change", VARIANTS.values(), ids=VARIANTS.keys())
 def test_one_pass_finds_what_a_pass_for_each_image_finds(change, dataset, monkeypatch):
-    monkeypatch.setattr(gradients, "PART", 4)
+    monkeypatch.setattr(points, "at_once", lambda model: 4)
     model, split = small_vit(**change), dataset.split("train")
     names = [name for name, _ in model.named_parameters() if not name.startswith(("norm.", "fc_norm.", "head"))]
     head = tuple(0.3 * torch.randn(shape) for shape in ((3, 24), (3,)))

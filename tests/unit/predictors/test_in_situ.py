@@ -7,7 +7,7 @@ import torch
 from small_vit import VARIANTS, small_vit
 
 from vit_plasticity import vit
-from vit_plasticity.predictors import in_situ, plasticity
+from vit_plasticity.predictors import in_situ, plasticity, points
 from vit_plasticity.vit.components import MEASURABLE
 
 
@@ -36,7 +36,7 @@ def norm(tokens):
 @pytest.mark.parametrize("component", MEASURABLE)
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_changes_are_those_that_hooks_see(variant, component, monkeypatch):
-    monkeypatch.setattr(in_situ, "BATCH", 2)
+    monkeypatch.setattr(points, "at_once", lambda model: 2)
     model, (source, target) = small_vit(**VARIANTS[variant]), pairs()
     rates, elasticities = [], []
     seen = [seen_by_hooks(model, images, component) for images in (source, target)]
