@@ -46,6 +46,11 @@ def test_killed_client_takes_its_job_with_it(cell):
     assert not cell.output.exists()
 
 
+def test_the_worker_forks_from_a_single_thread(undisturbed, warm_worker):
+    """From several, a child may wait for ever for a lock; Python says so from 3.12 on, in Snakemake's output."""
+    assert len([*Path(f"/proc/{warm_worker.pid}/task").iterdir()]) == 1
+
+
 def test_a_job_has_no_library_left_to_import(smoke, tmp_path):
     """What the worker did not import before it forked, every job would import for itself."""
     code = """

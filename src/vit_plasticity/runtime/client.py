@@ -13,6 +13,10 @@ from pathlib import Path
 VARIABLE = "VIT_PLASTICITY_WORKER"
 """Environment variable with a JSON object: socket, the process that the worker belongs to, and its Python."""
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Environment of the worker, with which NumPy, SciPy and pyarrow start no thread when they are imported: to fork is
+safe from a single thread alone. A job then has as many as it was given."""
+
 
 def start_worker():
     """Start a worker that lives as long as this process, and tell it to later jobs through the environment.
@@ -36,6 +40,7 @@ def start_worker():
         stdin=subprocess.PIPE,
         start_new_session=True,
         pass_fds=[listener.fileno()],
+        env=os.environ | ONE_THREAD,
     )
     listener.close()
     start_worker.process = worker  # keeps the write end of the pipe open, to the end of this process
