@@ -184,6 +184,10 @@ UNSEEN = {
     "squash": (changed_config(cfg_crop_mode="squash"), "crop_mode 'squash'"),
     "no pooled token": (changed_config(model_args={"global_pool": ""}), "global_pool ''"),
     "another input size": (changed_config(cfg_input_size=[3, 96, 96]), "input_size 96 x 96"),
+    "another input size, of a model that takes any": (
+        changed_config(model_args={"img_size": 160, "dynamic_img_size": True}, cfg_input_size=[3, 96, 96]),
+        "input_size 96 x 96",
+    ),
 }
 """What timm takes without a word: harm to a folder, and what is said of it."""
 
