@@ -1,9 +1,5 @@
-"""Where the wall time of a study goes: the demo study with one of its three datasets and one of its two seeds.
+"""Where the wall time of a study goes: the demo study, whole."""
 
-What runs once, such as starting Snakemake and the worker, weighs more there than in the whole study.
-"""
-
-import json
 import os
 import re
 import subprocess
@@ -14,13 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
-import yaml
 
 from benchmarks import ROOT
 from benchmarks.harness import at_most, stated
 
 INTERVAL_S = 0.05
-PART = "A sixth of the demo study"
 GROUPS = {"finetune": "fine-tuning jobs", "pretrain": "pre-training", "fetch": "datasets", "correlate": "analysis"}
 GROUPS |= {"plots": "analysis"} | dict.fromkeys(("plasticity", "measure", "probe", "evaluate"), "measuring jobs")
 
@@ -47,15 +41,15 @@ def measure():
     note = f"{wall:.0f} s wall on {cores} cores"
     return [
         at_most(
-            "Demo study, a sixth of it: what is not training, of its wall time",
+            "Demo study: what is not training, of its wall time",
             33.3,
             [100 * (1 - training / slots)],
             "%",
             note,
         ),
-        *(stated(f"Demo study, a sixth of it: {what}", [100 * part / slots], "%") for what, part in split.items()),
+        *(stated(f"Demo study: {what}", [100 * part / slots], "%") for what, part in split.items()),
         stated(
-            "Demo study, a sixth of it: imports of the warm worker, CPU time (in the first job that waits for it)",
+            "Demo study: imports of the warm worker, CPU time (in the first job that waits for it)",
             [imports],
             "s",
         ),
@@ -63,12 +57,10 @@ def measure():
 
 
 def run(folder, cores):
-    """Run the study, cut down; its wall seconds, the seconds in which jobs of each group held a core, and the worker's
+    """Run the study; its wall seconds, the seconds in which jobs of each group held a core, and the worker's
     own CPU seconds."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "Snakefile", "--directory", folder]
-    command += ["--cores", str(cores), "--quiet", "all", "--configfile", folder / "demo.json"]
-    given = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
-    (folder / "demo.json").write_text(json.dumps(given | {"datasets": ["digits"], "seeds": [0], "evaluate_on": []}))
+    command += ["--cores", str(cores), "--quiet", "all", "--configfile", ROOT / "config.yaml"]
     seconds, imports = Counter(), 0.0
     with (folder / "log").open("w") as log:
         started = last = time.perf_counter()

@@ -168,7 +168,7 @@ def _of_weight(x, gradient):
     """‖gᵀx‖² of each image: x (B, L, D), gradient (B, L, E) → (B,), by whichever product is cheaper."""
     length, inputs, outputs = x.shape[1], x.shape[2], gradient.shape[2]
     if length * (inputs + outputs) < inputs * outputs:
-        return ((x @ x.mT) * (gradient @ gradient.mT)).sum(dim=(1, 2), dtype=torch.float64)
+        return ((x @ x.mT) * (gradient @ gradient.mT)).sum(dim=2).double().sum(dim=1)
     return torch.stack([_squares((g.T @ one)[None])[0] for one, g in zip(x, gradient, strict=True)])
 
 

@@ -68,16 +68,11 @@ def _changes_of_batch(model, source, target, components):
 
     def note(one, received, gave, first):
         (x, y), (of_x, of_y) = received.split(n), gave.split(n)
-        if not first:  # of the parts of one component, whose outputs stand side by side
+        if first:
+            found[one].append([_of_tokens(x - y), _of_tokens(of_x - of_y), _of_tokens(x), _of_tokens(of_x)])
+        else:  # of the parts of one component, whose outputs stand side by side
             norms = found[one][-1]
-            norms[1], norms[3] = norms[1].hypot(_norm(of_x - of_y)), norms[3].hypot(_norm(of_x))
-            return
-        norms = [_norm(x - y), _norm(of_x - of_y), _norm(x), _norm(of_x)]
-        if not bool((norms[0] > 0).all()):
-            raise ValueError(
-                f"a source and a target image give {one} the same input: the rate of change of such a pair is undefined"
-            )
-        found[one].append(norms)
+            norms[1], norms[3] = norms[1].hypot(_of_tokens(of_x - of_y)), norms[3].hypot(_of_tokens(of_x))
 
     handles = [
         part.register_forward_hook(
@@ -93,9 +88,21 @@ def _changes_of_batch(model, source, target, components):
     finally:
         for handle in handles:
             handle.remove()
-    return {one: Changes(*map(torch.stack, zip(*blocks, strict=True))) for one, blocks in found.items()}
+    return {one: _joined_tokens(one, blocks) for one, blocks in found.items()}
 
 
-def _norm(tokens):
-    """Frobenius norm of each pair's tokens: (N, L, D) → float64 (N,)."""
-    return torch.linalg.vector_norm(tokens, dim=2).double().square().sum(dim=1).sqrt()
+def _of_tokens(tokens):
+    """Norm of each token: (N, L, D) → (N, L)."""
+    return torch.linalg.vector_norm(tokens, dim=2)
+
+
+def _joined_tokens(component, blocks):
+    """The Changes of a component from the four norms of each token in every block."""
+    norms = torch.stack([torch.stack(block) for block in blocks])  # (n_blocks, 4, N, L)
+    changes = Changes(*norms.double().square().sum(dim=3).sqrt().unbind(dim=1))
+    if not bool((changes.input_change > 0).all()):
+        raise ValueError(
+            f"a source and a target image give {component} the same input: the rate of change of such a pair is "
+            "undefined"
+        )
+    return changes
