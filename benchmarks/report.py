@@ -91,15 +91,15 @@ def _growth(axes, results):
 
     lines = {}
     for result in results:
-        match = re.fullmatch(r"([\d,]+) cells, ([^,]+), CPU time", result["what"])
+        match = re.fullmatch(r"([\d,]+) cells, (.+), CPU time", result["what"])
         if match and not result["goal"]:
             lines.setdefault(match[2], []).append((int(match[1].replace(",", "")), result["value"]))
     for label, points in lines.items():
-        axes.loglog(*zip(*points, strict=True), marker="o", label=label)
+        axes.loglog(*zip(*points, strict=True), "o--" if label.endswith("bare") else "o-", label=label)
     if lines:
         cells = [point[0] for point in next(iter(lines.values()))]
         axes.set(xlabel="cells", ylabel="CPU seconds", xticks=cells, xticklabels=[f"{n:,}" for n in cells])
-        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5), numticks=20))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
         axes.legend(frameon=False)
@@ -109,7 +109,7 @@ def _growth(axes, results):
 def _bars(figure, axes, results):
     unit = "×" if any(r["unit"] == "×" and r["value"] for r in results) else "%"
     bars = [r for r in results if r["unit"] == unit and r["value"] is not None]
-    figure.set_size_inches(9, 0.9 + 0.3 * len(bars))
+    figure.set_size_inches(12, 0.9 + 0.3 * len(bars))
     for position, bar in enumerate(reversed(bars)):
         axes.barh(position, bar["value"], color={True: "#4477aa", False: "#cc6677", None: "#bbbbbb"}[bar["met"]])
         axes.plot([bar["low"], bar["high"]], [position, position], color="black", linewidth=1)
