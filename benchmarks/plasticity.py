@@ -35,12 +35,12 @@ DEPTH, LENGTH, WIDTH = 12, 197, 768
 
 def measure():
     results = [values(), memory()]
-    for threads, where, repetitions in ((1, "1 thread", 2), (2, "2 threads", 1)):
-        select_device("cpu", threads)
-        results += against_plain(where, 16, repetitions, threads=threads)
+    for pairs in (16, 64):
+        for threads, where in ((1, "1 thread"), (2, "2 threads")):
+            select_device("cpu", threads)
+            results += against_plain(where, pairs, repetitions=2 if pairs == 16 else 1, threads=threads)
     select_device("cpu", 1)
-    results += against_plain("1 thread", 64, repetitions=1, threads=1, to_each=False)
-    results.append(not_measured("Plasticity, 64 pairs, 2 threads", "at least 4 ×", "minutes; see 16 pairs"))
+    results.append(fused_attention())
     if device := gpu():
         results += against_plain("GPU", 64, repetitions=5, device=device)
     else:
@@ -64,15 +64,14 @@ def images(n, samples, device="cpu"):
     return [torch.randn(n, 3, 224, 224, generator=generator).to(device) for _ in range(samples)]
 
 
-def against_plain(where, pairs, repetitions, threads=None, device="cpu", to_each=True):
-    """One target, and eleven where `to_each`: against plain, and the shares of the peak that ours and plain reach."""
+def against_plain(where, pairs, repetitions, threads=None, device="cpu"):
+    """One target, and eleven: against plain, and the shares of the peak that ours and plain reach."""
     model, (source, *targets) = vit_base(device), images(pairs, 1 + TARGETS, device)
     functions = {"peak": matrix_product(device), "plain": lambda: plain.rates_of_change(model, source, targets[0])}
     for component in MEASURABLE:
         measured = functools.partial(plasticity.rates_of_change_to_each, model, source, component=component)
         functions[component] = functools.partial(measured, targets[:1])
-        if to_each:
-            functions[f"{component} to each"] = functools.partial(measured, targets)
+        functions[f"{component} to each"] = functools.partial(measured, targets)
     seconds = interleaved(repetitions, functions, torch.device(device), warm_up=int(device != "cpu"), threads=threads)
     seconds["ours"] = _sums(seconds[component] for component in MEASURABLE)
     of_each = ", ".join(f"{min(seconds[component]):.2f} s {component}" for component in MEASURABLE)
@@ -94,12 +93,23 @@ def against_plain(where, pairs, repetitions, threads=None, device="cpu", to_each
         ),
     ]  # fmt: skip
     what = f"Plasticity, eleven targets, {what}"
-    if not to_each:
-        return [*results, not_measured(what, "at least 6 ×", "minutes; see 16 pairs")]
     seconds["plain to each"] = [TARGETS * s for s in seconds["plain"]]
     seconds["ours to each"] = _sums(seconds[f"{component} to each"] for component in MEASURABLE)
     note = f"{min(seconds['plain to each']):.0f} s plain, {min(seconds['ours to each']):.1f} s ours"
     return [*results, at_least(what, 6, ratios(seconds, "plain to each", "ours to each"), note=note)]
+
+
+def fused_attention(images=4, heads=12):
+    """The share of the peak that torch's kernel for attention between tokens reaches, which ours calls."""
+    q, k, v = torch.randn(3, images, heads, LENGTH, WIDTH // heads)
+    functions = {
+        "peak": matrix_product(),
+        "kernel": lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v),
+    }
+    seconds = interleaved(20, functions, threads=1)
+    operations = 2 * images * 2 * LENGTH**2 * WIDTH
+    what = "Attention between tokens, torch's own kernel alone, share of the peak of matrix products, 1 thread"
+    return stated(what, share_of_peak(operations, seconds["kernel"], seconds["peak"]), "%")
 
 
 def _sums(lists):
