@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import chromium
+import duckdb
 import pandas as pd
+import polars
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -57,6 +59,20 @@ def test_pandas_reads_a_file_a_list_of_files_and_a_folder(smoke):
     assert set(together["seed"]) == {0, 1} and together["seed"].dtype == int
     measured = pd.read_parquet(results(smoke) / "plasticity")
     assert set(measured["component"]) == {"mha", "ln1"}
+
+
+@pytest.mark.parametrize("kind", ["file", "files", "folder"])
+def test_polars_and_duckdb_read_what_pandas_reads(smoke, kind):
+    cells = list(map(str, sorted(results(smoke).glob("finetune/*/*/*/*/runs.parquet"))))
+    every = str(results(smoke) / "finetune" / "**" / "runs.parquet")
+    given = {"file": cells[0], "files": cells, "folder": every}[kind]
+    expected = pd.read_parquet(cells[:1] if kind == "file" else cells, partitioning=None)
+    keys = ["dataset", "component", "seed", "lr"]
+    for table in (polars.read_parquet(given).to_dicts(), duckdb.read_parquet(given).to_arrow_table().to_pylist()):
+        found = pd.DataFrame(table).sort_values(keys)
+        assert found["seed"].dtype == int
+        for column in (*keys, "test_accuracy"):
+            assert list(found[column]) == list(expected.sort_values(keys)[column])
 
 
 @chromium.needed
