@@ -132,7 +132,7 @@ def our_study(folder, cells):
 
 
 def bare_study(folder, cells):
-    """The same for a workflow of as many jobs and files, and nothing else."""
+    """The same for a workflow of as many jobs, files and logs, and nothing else."""
     study = studies.grid(studies.resolve(study_of(cells)))
     paths = {stage: f"bare{cells}/{path}" for stage, path in grid.PATHS.items()}
     files = folder / f"bare{cells}.txt"

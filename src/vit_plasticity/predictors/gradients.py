@@ -108,7 +108,7 @@ def _backward(model, head, images, labels, trained):
 
         def arrived(gradient):
             call[1] = gradient
-            if isinstance(module, (nn.Linear, nn.LayerNorm)) and len(calls[module]) == 1:
+            if (type(module) is nn.Linear or isinstance(module, nn.LayerNorm)) and len(calls[module]) == 1:
                 # At once, so that no gradient is kept until the pass ends: its memory serves the next layer.
                 norms = _of_module(module, *call, owners[module])
                 found.update({owners[module][key]: values for key, values in norms.items()})
